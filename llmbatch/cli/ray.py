@@ -63,4 +63,5 @@ async def _run(settings: Settings, job: RayRun, command: str) -> tuple[Summary, 
         stack.enter_context(stop_on_signals(job, show.say))
         where = "starting Ray on this machine" if job.address == LOCAL else f"joining the Ray cluster at {job.address}"
         show.say(where, "info")
+        job.requests_today = show.earlier
         return await job.run(show.emit, show.started)

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,10 +25,11 @@ from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.observers import FunctionObserver
 from llmbatch.core.ports import Provider, Sink, Source
-from llmbatch.core.rows import Result, Row
+from llmbatch.core.rows import Result
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
+from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome, why_not_read
 from llmbatch.runner.request_pace import request_pace
@@ -60,8 +61,7 @@ class Engine:
         options: RunOptions,
         *,
         observers: Iterable[Observer] = (),
-        answered_before: Callable[[str], bool] = lambda _: False,
-        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        earlier: EarlierRuns = NOTHING_EARLIER,
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
@@ -82,8 +82,7 @@ class Engine:
             now=self._loop.time,
             emit=self.emit,
             halt=self._halt,
-            answered_before=answered_before,
-            good_rows=good_rows,
+            earlier=earlier,
             seed=seed,
             costs=costs,
             channel=channel,

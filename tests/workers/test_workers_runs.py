@@ -109,6 +109,28 @@ def test_a_killed_process_is_started_again(tmp_path: Path, rows: Path, start: St
     assert (summary["rows"], summary["success"], summary["total_rows"]) == (300, 300, 300)
 
 
+def test_rpd_counts_the_requests_of_all_processes_and_of_earlier_runs(
+    tmp_path: Path, rows: Path, start: Start, provider: Provider
+) -> None:
+    """Ten were sent before, so three processes send the other thirty of the day; one is killed and sends no more."""
+    flags = ("--rpd", "40", "-c", "3", "--progress", "plain", "--on-outage", "defer")
+    first, _, _ = end(start(*flags, "-n", "10"))
+    provider.seconds = 0.6
+    process = start(*flags, "--workers", "3")
+    wait_until(lambda: lines_in_parts(tmp_path) > 12)
+    time.sleep(0.3)
+
+    os.kill(children(process)[1], signal.SIGKILL)
+    second, _, err = end(process)
+    third, _, errors = end(start(*flags, "--workers", "2"))
+
+    assert (first, second, third) == (0, 75, 75), err + errors
+    assert "earlier runs on out.jsonl have sent 10 requests of --rpd 40, which count until " in err
+    assert "is started again" in err
+    assert 40 <= provider.asked.total() <= 41  # what was sent after the killed process last told
+    assert "requests of --rpd 40" in errors
+
+
 @pytest.mark.parametrize("again", [("--workers", "2"), ("--workers", "5"), ()])
 def test_after_a_kill_of_all_any_number_of_processes_goes_on(
     tmp_path: Path, rows: Path, start: Start, provider: Provider, again: tuple[str, ...]

@@ -22,7 +22,7 @@ from llmbatch.core.events import Notice
 from llmbatch.runs.ray.worker import Heard, ShardJob, Sight
 from llmbatch.workers.messages import Ending, Failed, shifted
 from llmbatch.workers.news import STOPS_ALL, News
-from llmbatch.workers.split import CostBudget, Restarts
+from llmbatch.workers.split import CostBudget, Restarts, sent_more
 
 __all__ = ["RayFleet"]
 
@@ -215,6 +215,7 @@ class RayFleet:
         """Run shard *number* on an actor; None if that was killed meanwhile."""
         run_id = f"{number}-{next(self._run_numbers)}"
         job = self._jobs[number]
+        job = replace(job, requests_today=sent_more(job.requests_today, self._news.calls(number)))
         if self._budget is not None:
             takers = min(len(self._places), 1 + len(self._waiting) + len(self._short) + self._running)
             most = self._budget.grant(number, self._spent(number), takers)
