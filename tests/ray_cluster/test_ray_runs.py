@@ -106,6 +106,50 @@ def test_one_signal_lets_requests_finish_in_all_actors(
     wait_until(lambda: not actors("RowWorker", raylets), 20.0)
 
 
+def test_a_run_is_stopped_by_drain_and_refuses_to_be_changed(
+    tmp_path: Path, cluster: Any, provider: Provider, start: Start
+) -> None:
+    """Exit code 2, with what to do instead, for what its actors do not take."""
+
+    def say(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "llmbatch", *words, "out.jsonl"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    write_rows(tmp_path / "rows.jsonl", 400)
+    run = start(*to(provider, cluster), "-c", "4")
+    wait_until(lambda: lines_in_parts(tmp_path) > 20)
+    refused = [say("pause"), say("resume"), say("set", "rpm=60")]
+    drained = say("drain")
+    code, _, err = end(run)
+
+    assert [code for code, _ in refused] == [2, 2, 2]
+    assert "a run on Ray takes no pause" in refused[0][1]
+    assert all("llmbatch drain stops it, and its command resumes it" in said for _, said in refused)
+    assert drained[0] == 0, drained[1]
+    assert code == 130, err
+    assert provider.asked == rows_in(tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.control").exists()
+
+
+def test_rpd_counts_the_requests_of_all_actors_and_of_earlier_runs(
+    tmp_path: Path, cluster: Any, provider: Provider, start: Start
+) -> None:
+    """Ten were sent before, so two actors send the other thirty of the day, and the next run none."""
+    write_rows(tmp_path / "rows.jsonl", 100)
+    flags = ("--rpd", "40", "-c", "4", "--on-outage", "defer")
+    first, _, errors = end(start(*to(provider, cluster), *flags, "-n", "10"))
+
+    second, _, err = end(start(*to(provider, cluster), *flags))
+    third, _, said = end(start(*to(provider, cluster), *flags))
+
+    assert (first, second, third) == (0, 75, 75), errors + err + said
+    assert "earlier runs on out.jsonl have sent 10 requests of --rpd 40, which count until " in err
+    assert "have sent 40 requests of --rpd 40" in said
+    assert provider.asked.total() == 40
+    assert provider.asked == rows_in(tmp_path / "out.jsonl")
+
+
 def test_a_signal_while_a_cluster_starts_ends_the_run_at_once(tmp_path: Path, provider: Provider, start: Start) -> None:
     """Nothing was sent, and nothing is left behind."""
     write_rows(tmp_path / "rows.jsonl", 8)
