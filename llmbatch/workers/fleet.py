@@ -15,7 +15,7 @@ import anyio
 from llmbatch.core.events import Event, Notice
 from llmbatch.report.fold import FoldedStats
 from llmbatch.workers.messages import LENGTH_BYTES, PAUSE, RESUME, Ending, Failed, Message, pack, stop_line
-from llmbatch.workers.news import STOPS_ALL, News
+from llmbatch.workers.news import News, stops_all
 from llmbatch.workers.split import Restarts
 
 __all__ = ["Fleet"]
@@ -133,7 +133,7 @@ class Fleet(Generic[Job]):
             self._news.gone(number, has_ended=ending is not None)
             if ending is not None:
                 self._endings[number] = ending
-                if ending.exit_code in STOPS_ALL and self._stop is None:
+                if stops_all(ending) and self._stop is None:
                     self._stop_all(None, now=False)
                 return
             how = _how(status)

@@ -9,12 +9,23 @@ from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStoppin
 from llmbatch.report.fold import FoldedStats
 from llmbatch.workers.messages import Done, Ending, Failed, Happened, Message, Told
 
-__all__ = ["STOPS_ALL", "News"]
+__all__ = ["News", "stops_all"]
 
-STOPS_ALL: Final = frozenset({2, 3, 70, 74})
+_STOPS_ALL: Final = frozenset({2, 3, 70, 74})
 """Exit codes of one process after which the others are stopped too: what is wrong is wrong for all."""
 
 _MOST_NOTICES: Final = 1000
+
+
+def stops_all(ending: Ending) -> bool:
+    """Whether the others are stopped too after a process has ended so.
+
+    Not for one that only rows of a refused model are left of: as in a run of one process, all other rows are sent.
+    """
+    summary = ending.summary
+    if ending.exit_code == 3 and summary is not None:
+        return summary.success + summary.failed + summary.deferred != summary.total_rows
+    return ending.exit_code in _STOPS_ALL
 
 
 class News:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mixed_rows import check_first_run, check_second_run, hold_down, write_mixed
 from ray_processes import actors, end, lines_in_parts, raylet_of, rows_in, wait_until, write_rows
 from workers_server import Provider
 
@@ -130,6 +131,24 @@ def test_a_run_is_stopped_by_drain_and_refuses_to_be_changed(
     assert code == 130, err
     assert provider.asked == rows_in(tmp_path / "out.jsonl")
     assert not (tmp_path / "out.control").exists()
+
+
+def test_a_mixed_file_in_an_outage_has_one_line_for_each_row(tmp_path: Path, provider: Provider, start: Start) -> None:
+    """Good rows, refused ones, malformed ones and an unknown model: each its own code, one probe at a time."""
+    write_mixed(tmp_path / "rows.jsonl")
+    flags = ("-m", "openai/m", "--base-url", provider.url, "--ray", "local", "--workers", "2", "-c", "6")
+    run = start(*flags, "--progress", "plain")
+    wait_until(lambda: lines_in_parts(tmp_path) > 60)
+
+    probes, most = hold_down(provider)
+    code, _, err = end(run)
+    check_first_run(tmp_path, provider, code, err)
+    provider.unknown = ""
+    code, _, err = end(start(*flags, "--progress", "plain"))
+
+    check_second_run(tmp_path, provider, code, err)
+    assert probes > 0
+    assert most == 1
 
 
 def test_rpd_counts_the_requests_of_all_actors_and_of_earlier_runs(

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from workers_server import Provider
+from mixed_rows import check_first_run, check_second_run, hold_down, write_mixed
+from workers_server import UNKNOWN_MODEL, Provider
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -107,6 +108,38 @@ def test_a_killed_process_is_started_again(tmp_path: Path, rows: Path, start: St
     assert "was killed by signal 9, and is started again" in err
     assert 300 <= provider.asked.total() <= 302
     assert (summary["rows"], summary["success"], summary["total_rows"]) == (300, 300, 300)
+
+
+def test_a_mixed_file_in_an_outage_has_one_line_for_each_row(tmp_path: Path, start: Start, provider: Provider) -> None:
+    """Good rows, refused ones, malformed ones and an unknown model: each its own code, one probe at a time."""
+    write_mixed(tmp_path / "rows.jsonl")
+    flags = ("--workers", "3", "-c", "6", "--progress", "plain")
+    process = start(*flags)
+    wait_until(lambda: lines_in_parts(tmp_path) > 60)
+
+    probes, most = hold_down(provider)
+    code, _, err = end(process)
+    check_first_run(tmp_path, provider, code, err)
+    provider.unknown = ""
+    code, _, err = end(start(*flags))
+
+    check_second_run(tmp_path, provider, code, err)
+    assert probes > 0
+    assert most == 1
+
+
+def test_a_model_that_is_refused_to_a_fast_process_stops_no_other(
+    tmp_path: Path, start: Start, provider: Provider
+) -> None:
+    """Exit code 3, as of one process, and every row of the other model has its line."""
+    prompts = [{"prompt": f"row {n}{'' if n % 3 == 1 else ' slow'}"} for n in range(1, 61)]
+    prompts[0]["model"] = UNKNOWN_MODEL
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))
+
+    code, _, err = end(start("--workers", "3", "-c", "3", "--progress", "plain"))
+
+    assert code == 3, err
+    assert rows_in(tmp_path / "out.jsonl") == Counter(range(2, 61))
 
 
 def test_rpd_counts_the_requests_of_all_processes_and_of_earlier_runs(
