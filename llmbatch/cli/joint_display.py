@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
+from llmbatch.cli.earlier_requests import requests_today, told_earlier
 from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.settings import Settings
@@ -20,6 +21,7 @@ from llmbatch.display import Display, make_display
 from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.report.fold import FoldedStats
+from llmbatch.runner.earlier import NOTHING_EARLIER
 from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["JointDisplay", "showing"]
@@ -30,11 +32,15 @@ class JointDisplay:
     """What shows the run. Belongs to the running event loop."""
 
     display: Display
+    stats: FoldedStats
     is_silent: bool
     """Whether nothing is displayed, so that what is said goes to standard error."""
     is_quiet: bool
     observers: list[Observer] = field(default_factory=list)
     dashboard: DashboardOfRun | None = None
+    earlier: tuple[int, float] = NOTHING_EARLIER.requests_today
+    """Requests of earlier runs that count for ``--rpd``, and *told_earlier* says so."""
+    told_earlier: str = ""
 
     def emit(self, event: Event) -> None:
         """Tell all observers of *event*."""
@@ -53,6 +59,11 @@ class JointDisplay:
         """Say what there is to say once the run has started."""
         if self.dashboard is not None:
             self.say(*self.dashboard.notice)
+        started = self.stats.started
+        if started is not None and started.total_rows == started.done_success + started.done_failed:
+            return  # nothing is sent
+        if self.told_earlier:
+            self.say(self.told_earlier, "info")
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +73,9 @@ async def showing(settings: Settings, output: str, command: str, stats: FoldedSt
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
-        show = JointDisplay(display, kind == "none", settings.quiet)
+        show = JointDisplay(display, stats, kind == "none", settings.quiet, earlier=requests_today(settings, output))
+        if show.earlier[0]:
+            show.told_earlier = told_earlier(output, show.earlier, settings.rpd or 0)
         show.observers += [stats, stack.enter_context(display)]
         status_file = StatusFile(path, command=command, stats=stats, afresh=settings.overwrite)
         history = HistoryFile(path, command=command, stats=stats, afresh=settings.overwrite)

@@ -22,7 +22,7 @@ def build_runner(
     *,
     requests_today: tuple[int, float] | None = None,
 ) -> SplitRunner:
-    """The runner that the settings describe. *requests_today*: those of earlier runs, see :class:`RunOptions`.
+    """The runner that the settings describe. *requests_today*: see :class:`~llmbatch.runner.earlier.EarlierRuns`.
 
     Raises:
         UsageError: something given is wrong.

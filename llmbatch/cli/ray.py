@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 
 from llmbatch.cli.joint_display import showing
+from llmbatch.cli.live import LiveControl
 from llmbatch.cli.make_runner import file_options_of, keywords_of
 from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
+from llmbatch.control.protocol import Answer, Command
 from llmbatch.core.errors import LlmbatchError, UsageError
 from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.report.summary import Summary
@@ -57,10 +60,31 @@ def run_on_ray(settings: Settings) -> int:
     return summary.exit_code
 
 
+class _RayControl(LiveControl):
+    """Refuses the commands to change a run whose rows actors send; *drain* does what a first Ctrl-C does."""
+
+    def __init__(self, output: str, *, drain: Callable[[], None], say: Callable[[str], None]) -> None:
+        super().__init__(output)
+        self._drain, self._say = drain, say
+
+    def obey(self, command: Command) -> Answer:
+        """Carry out *command* if it stops the run."""
+        if command.name == "drain":
+            return Answer(True, self.drain())
+        return Answer(
+            False,
+            f"a run on Ray takes no {command.name}: its actors are not changed while they send",
+            "llmbatch drain stops it, and its command resumes it, with other flags if need be",
+        )
+
+
 async def _run(settings: Settings, job: RayRun, command: str) -> tuple[Summary, LlmbatchError | None]:
     async with contextlib.AsyncExitStack() as stack:
         show = await stack.enter_async_context(showing(settings, job.output, command, job.stats))
-        stack.enter_context(stop_on_signals(job, show.say))
+        live = _RayControl(job.output, drain=stack.enter_context(stop_on_signals(job, show.say)), say=show.say)
+        show.observers.append(live)
+        stack.callback(live.close)
         where = "starting Ray on this machine" if job.address == LOCAL else f"joining the Ray cluster at {job.address}"
         show.say(where, "info")
+        job.requests_today = show.earlier
         return await job.run(show.emit, show.started)

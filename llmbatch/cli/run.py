@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbatch.cli.earlier_requests import requests_today, told_earlier
 from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.make_runner import build_runner
@@ -29,14 +28,11 @@ from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import ROW_EVENTS, Event, Notice, Observer, RunStarted
 from llmbatch.display import make_display
-from llmbatch.display.format import local_time
-from llmbatch.display.history_file import HistoryFile, read_history
+from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
-from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
-from llmbatch.report.words import plural
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 
 if TYPE_CHECKING:
@@ -173,7 +169,7 @@ async def _run_rows(
         is_json = kind == "json" and not settings.quiet
         teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
         stack.enter_context(tell_on_signal(teller.tell))
-        sent = _requests_today(Path(output)) if settings.rpd and output != "-" else (0, math.inf)
+        sent = requests_today(settings, output)
         tell_start = _StartTeller(lambda event: tell(event))
         runner = build_runner(settings, [*observers, live, tell_start], telemetry, requests_today=sent)
 
@@ -187,7 +183,7 @@ async def _run_rows(
             if dashboard is not None:
                 say(*dashboard.notice)
             if sent[0] and event.total_rows != event.done_success + event.done_failed:
-                say(_told_earlier(output, sent, settings.rpd or 0), "info")
+                say(told_earlier(output, sent, settings.rpd or 0), "info")
 
         if notifier is not None:
             notifier.say, after = say, notifier.say
@@ -223,22 +219,6 @@ class _StartTeller:
     def observe(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self._tell(event)
-
-
-def _requests_today(output: Path) -> tuple[int, float]:
-    """How many requests earlier runs on *output* have sent in a day that has not ended, and seconds since the first."""
-    sent, began = read_history(output).timeline.calls_of_period(DAY)
-    ago = time.time() - began
-    return (sent, ago) if sent and 0 <= ago < DAY else (0, math.inf)
-
-
-def _told_earlier(output: str, sent: tuple[int, float], per_day: float) -> str:
-    """What to say of the requests of earlier runs."""
-    count, ago = sent
-    until = local_time(time.time() - ago + DAY)
-    return (
-        f"earlier runs on {output} have sent {plural(count, 'request')} of --rpd {per_day:g}, which count until {until}"
-    )
 
 
 def _was_error(summary: Summary, stats: RunStats) -> bool:

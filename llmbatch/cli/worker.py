@@ -15,6 +15,7 @@ from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.secrets import Mask
 from llmbatch.report.fold import ProcessStats
 from llmbatch.report.summary import Summary
+from llmbatch.runner.earlier import NOTHING_EARLIER
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 from llmbatch.workers.messages import Done, Failed, read_message
 from llmbatch.workers.relay import Relay, obey, sender
@@ -24,10 +25,14 @@ __all__ = ["Job", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one process runs: the settings of its shard, and the folder of the parts."""
+    """What one process runs: the settings of its shard, and the folder of the parts.
+
+    *requests_today*: its part of those of earlier runs, as in :class:`~llmbatch.runner.earlier.EarlierRuns`.
+    """
 
     settings: Settings
     folder: str
+    requests_today: tuple[int, float] = NOTHING_EARLIER.requests_today
 
 
 def main() -> int:
@@ -58,7 +63,7 @@ def main() -> int:
 async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
     settings = job.settings
     with send_telemetry(settings, lambda: relay) as telemetry:
-        runner = build_runner(settings, [stats, relay], telemetry)
+        runner = build_runner(settings, [stats, relay], telemetry, requests_today=job.requests_today)
 
         def change(values: dict[str, Any]) -> None:
             runner.set(**values)

@@ -39,7 +39,7 @@ from llmbatch.runs.spending import spent_on
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.fleet import Fleet
 from llmbatch.workers.messages import Ending
-from llmbatch.workers.split import split_cost, split_number, split_rate
+from llmbatch.workers.split import sent_more, split_cost, split_number, split_rate, split_sent
 
 __all__ = ["run_workers"]
 
@@ -113,8 +113,9 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
     memory = max(1_000_000, settings.max_answer_memory // count)
     rates = {
         name: [None] * count if value is None else split_rate(value, count)
-        for name, value in (("rpm", settings.rpm), ("tpm", settings.tpm), ("rpd", settings.rpd))
+        for name, value in (("rpm", settings.rpm), ("tpm", settings.tpm))
     }
+    daily = [None] * count if settings.rpd is None else split_number(int(settings.rpd), count, flag="--rpd")
     return [
         replace(
             settings,
@@ -124,7 +125,7 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
             concurrency=Auto(flights[at]) if settings.adapts else flights[at],
             rpm=rates["rpm"][at],
             tpm=rates["tpm"][at],
-            rpd=rates["rpd"][at],
+            rpd=daily[at],
             max_answer_memory=memory,
             overwrite=False,
             retry_failed=False,
@@ -153,7 +154,7 @@ async def _run(
             runner.open_files(settings.input, output, file_options_of(settings)) as files,
             _shared(settings, jobs) as jobs,
         ):
-            fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
+            fleet = Fleet(_with_cost(jobs, files.left_usd, output, show.earlier), stats, emit, resumed=_resumed)
             control = WorkersControl(runner, fleet, emit, left_usd=files.left_usd)
             drain = stack.enter_context(stop_on_signals(fleet, show.say))
             live = LiveControl(output)
@@ -206,17 +207,24 @@ async def _send(fleet: Fleet[Job], files: FileRun, control: WorkersControl, outp
         if shares[0] <= 0:
             break
         for number, more in zip(stopped, shares, strict=True):
-            fleet.replace_job(number, _job(fleet.job(number).settings, spent[number] + more, output))
+            job = fleet.job(number)
+            fleet.replace_job(number, replace(job, settings=replace(job.settings, max_cost=spent[number] + more)))
         endings |= {ending.number: ending for ending in await fleet.run(stopped)}
         if sum(ending.summary.rows for ending in endings.values() if ending.summary is not None) == before:
             break
     return [endings[number] for number in everyone]
 
 
-def _with_cost(jobs: Sequence[Settings], left: Decimal | None, output: str) -> list[Job]:
-    shares = [None] * len(jobs) if left is None else split_cost(left, len(jobs))
-    return [_job(job, share, output) for job, share in zip(jobs, shares, strict=True)]
+def _with_cost(jobs: Sequence[Settings], left: Decimal | None, output: str, earlier: tuple[int, float]) -> list[Job]:
+    """The jobs: each with its part of what is *left* of the cap, and of what *earlier* runs have sent today."""
+    count = len(jobs)
+    caps = [None] * count if left is None else split_cost(left, count)
+    folder = str(parts_beside(output))
+    return [
+        Job(replace(job, max_cost=cap), folder, sent)
+        for job, cap, sent in zip(jobs, caps, split_sent(earlier, count), strict=True)
+    ]
 
 
-def _job(settings: Settings, most: Decimal | None, output: str) -> Job:
-    return Job(replace(settings, max_cost=most), str(parts_beside(output)))
+def _resumed(job: Job, calls: int) -> Job:
+    return replace(job, requests_today=sent_more(job.requests_today, calls))

@@ -20,6 +20,7 @@ from llmbatch.pace.learned import LearnedLimits, SentTotals
 from llmbatch.pace.stated import StatedLimits
 from llmbatch.pace.tokens import RateBudget
 from llmbatch.runner.attempt import Attempt
+from llmbatch.runner.earlier import NOTHING_EARLIER
 from llmbatch.runner.options import RunOptions
 
 if TYPE_CHECKING:
@@ -60,16 +61,26 @@ class RouteBudgets:
 
 
 class Budgets:
-    """The budgets of one run. Time is an argument; nothing here waits. *emit* is told what was learned."""
+    """The budgets of one run. Time is an argument; nothing here waits. *emit* is told what was learned.
 
-    def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
+    *requests_today*: as in :class:`~llmbatch.runner.earlier.EarlierRuns`.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        now: float,
+        *,
+        emit: Callable[[Event], None],
+        requests_today: tuple[int, float] = NOTHING_EARLIER.requests_today,
+    ) -> None:
         self._emit = emit
         self._tokens: list[tuple[str, RateBudget | BookedRate]] = []
         self._daily: list[_Named] = []
         if options.tpm:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
         if options.rpd:
-            sent, seconds_ago = options.requests_today
+            sent, seconds_ago = requests_today
             self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd, sent, now - seconds_ago)))
         self._group: Group | None = None
         self._requests: list[tuple[str, BookedRate]] = []

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,10 +25,12 @@ from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.observers import FunctionObserver
 from llmbatch.core.ports import Provider, Sink, Source
-from llmbatch.core.rows import Result, Row
+from llmbatch.core.rows import Result
 from llmbatch.runner.attempt import Attempt
+from llmbatch.runner.cancellation import forget_cancellation, is_cancelled
 from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
+from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome, why_not_read
 from llmbatch.runner.request_pace import request_pace
@@ -60,8 +62,7 @@ class Engine:
         options: RunOptions,
         *,
         observers: Iterable[Observer] = (),
-        answered_before: Callable[[str], bool] = lambda _: False,
-        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        earlier: EarlierRuns = NOTHING_EARLIER,
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
@@ -82,8 +83,7 @@ class Engine:
             now=self._loop.time,
             emit=self.emit,
             halt=self._halt,
-            answered_before=answered_before,
-            good_rows=good_rows,
+            earlier=earlier,
             seed=seed,
             costs=costs,
             channel=channel,
@@ -290,16 +290,16 @@ class Engine:
                 try:
                     row = None if attempt.pending is None else attempt.pending.row
                     outcome = await call(attempt.request, row, timeout=attempt.call.timeout)
-                    if task.cancelling() and not _is_cancelled():
-                        await _forget_cancellation(task)
+                    if task.cancelling() and not is_cancelled():
+                        await forget_cancellation(task)
                 except BaseException as error:
-                    if not isinstance(error, asyncio.CancelledError) or _is_cancelled():
+                    if not isinstance(error, asyncio.CancelledError) or is_cancelled():
                         if self._call_observers:
                             self._tell_call(attempt, None)
                         self._scheduler.cancelled(attempt)
                         raise
                     # A function used as the provider canceled its own task; the run was not canceled.
-                    await _forget_cancellation(task)
+                    await forget_cancellation(task)
                     outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
                 if self._call_observers:
                     self._tell_call(attempt, outcome)
@@ -392,16 +392,3 @@ class Engine:
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
-
-
-def _is_cancelled() -> bool:
-    """Whether a cancel scope around this task was canceled."""
-    return anyio.current_effective_deadline() == -math.inf
-
-
-async def _forget_cancellation(task: asyncio.Task[object]) -> None:
-    """Undo a cancellation that the task requested itself, and let one that is still pending be raised here."""
-    while task.uncancel():
-        pass
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)

@@ -8,7 +8,6 @@ anything else. Importing this module loads nothing but the standard library.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
@@ -210,9 +209,6 @@ class RunOptions(BatchOptions):
         sends=True,
         drill="flag",
     )
-
-    requests_today: tuple[int, float] = (0, math.inf)
-    """Requests of earlier runs that count for ``rpd``, and how many seconds ago the first was sent. No option."""
 
     def __post_init__(self) -> None:
         for name, row in options_of(type(self)).items():

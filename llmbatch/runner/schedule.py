@@ -8,12 +8,12 @@ Synchronous: nothing is awaited between choosing a row and acquiring its permit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.events import CallSent, Event
 from llmbatch.core.ports import Provider, Sink, Source
-from llmbatch.core.rows import Result, Row
+from llmbatch.core.rows import Result
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
@@ -24,6 +24,7 @@ from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.control import RunControl
 from llmbatch.runner.costs import Costs
+from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.left_over import deferred_results, why_stuck
@@ -45,8 +46,7 @@ LONG_BUDGET_WAIT = 30.0
 class Scheduler:
     """Chooses the calls of one run. Belongs to one event loop; not safe for concurrent use.
 
-    *halt* ends the run with an exit code, a reason and a hint. *good_rows* returns rows that succeeded in earlier runs.
-    *answered_before* tells whether the route of a label answered well in an earlier run.
+    *halt* ends the run with an exit code, a reason and a hint.
     """
 
     def __init__(
@@ -59,13 +59,12 @@ class Scheduler:
         now: Callable[[], float],
         emit: Callable[[Event], None],
         halt: Callable[[int, str, str], None],
-        answered_before: Callable[[str], bool],
-        good_rows: Callable[[], Sequence[Row]],
         seed: int,
+        earlier: EarlierRuns = NOTHING_EARLIER,
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
-        routes = Routes(options, seed=seed, answered_before=answered_before, on_change=self._route_changed)
+        routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=self._route_changed)
         routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
         self._run = RunContext(
             options=options,
@@ -89,8 +88,8 @@ class Scheduler:
         bodies = self.reading.bodies
         self._settler = Settler(self._run, on_drop=bodies.drop, others=lambda: self.reading.may_have_others)
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
-        self._checks = Checks(self._run, good_rows)
-        self._budgets = Budgets(options, now(), emit=emit)
+        self._checks = Checks(self._run, earlier.good_rows)
+        self._budgets = Budgets(options, now(), emit=emit, requests_today=earlier.requests_today)
         self.control = RunControl(self._run, self._budgets)
         self._probed = False  # whether the last call was a probe
         self._unanswered: dict[RunRoute, None] = {}
@@ -167,8 +166,7 @@ class Scheduler:
                             backlog.move(route.queue[0], relief, now, first=True)
                             return backlog.next_of(relief)
                     continue
-                # Alternate new rows with queued ones: bad rows in the queue must not block good new ones.
-                # Retries beyond their budget wait for as long as there are new ones.
+                # Alternate new rows with queued ones, which may be bad; retries beyond their budget wait for new ones.
                 is_beyond = route.queue[0].is_retry and not route.retries.allows(now)
                 if route.prefer_new or is_beyond:
                     route.prefer_new = False

@@ -24,6 +24,7 @@ from llmbatch.money.prices import Prices
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
@@ -277,8 +278,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             sink = LineSink(files.writer)
             job = run.start(
                 *(batches.source(files.source) if batches else files.source, sink, files.started(self.options)),
-                answered_before=files.has_success,
-                good_rows=files.good_rows,
+                earlier=EarlierRuns(files.has_success, files.good_rows),
                 costs=files.costs,
                 output=files.path,
             )

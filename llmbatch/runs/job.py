@@ -13,7 +13,7 @@ from llmbatch.core.errors import LlmbatchError, StoppedError
 from llmbatch.core.events import Event, Observer, RunStarted
 from llmbatch.core.observers import as_observers
 from llmbatch.core.ports import Provider, Sink, Source
-from llmbatch.core.rows import Result, Row
+from llmbatch.core.rows import Result
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import stamp_retry_at
@@ -21,6 +21,7 @@ from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.control import Change, Command
 from llmbatch.runner.costs import Costs
+from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
@@ -39,8 +40,7 @@ class RunJob:
         provider: answers the rows.
         options: how they are sent.
         observers: receive every event: objects with a method ``observe``, or plain functions.
-        answered_before: whether a route (by its label) has answered in an earlier run.
-        good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
+        earlier: what is known of earlier runs.
         costs: prices, and the cap of ``max_cost``; None: the price list, and the cap of *options*.
         channel: to what is shared with other processes; None: nothing is.
     """
@@ -53,8 +53,7 @@ class RunJob:
         options: RunOptions,
         *,
         observers: Iterable[Observer | Callable[[Event], object]] = (),
-        answered_before: Callable[[str], bool] = lambda _: False,
-        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        earlier: EarlierRuns = NOTHING_EARLIER,
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
@@ -76,8 +75,7 @@ class RunJob:
             sink,
             options,
             observers=[self.stats, *(other for other in observers if other is not self.stats), LoggingObserver()],
-            answered_before=answered_before,
-            good_rows=good_rows,
+            earlier=earlier,
             costs=costs,
             channel=channel,
         )

@@ -9,15 +9,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source
-from llmbatch.core.rows import Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
+from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.job import RunJob
@@ -61,6 +62,8 @@ class OpenRuns:
         """The board that the runs share if the options name none; None: they share nothing."""
         self.answered_before: Callable[[str], bool] = lambda _: False
         """Whether a route, by its label, has answered an earlier stream."""
+        self.requests_today = NOTHING_EARLIER.requests_today
+        """As in :class:`~llmbatch.runner.earlier.EarlierRuns`, of each run."""
         self.is_cost_dealt = False
         """Whether ``max_cost`` is a part that was dealt out, so that nothing of it is shared."""
         self.is_paused = False
@@ -229,8 +232,7 @@ class OpenRun:
         sink: Sink,
         started: RunStarted,
         *,
-        answered_before: Callable[[str], bool] = lambda _: False,
-        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        earlier: EarlierRuns = NOTHING_EARLIER,
         costs: Costs | None = None,
         output: str | Path | None = None,
     ) -> RunJob:
@@ -245,8 +247,7 @@ class OpenRun:
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
             observers=watched(self._runs.observers, self._runs.watchers),
-            answered_before=answered_before,
-            good_rows=good_rows,
+            earlier=replace(earlier, requests_today=self._runs.requests_today),
             costs=costs or self._runs.costs(),
             channel=self._channel,
         )

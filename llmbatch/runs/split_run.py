@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.runs.batch_runner import BatchRunner
@@ -28,7 +27,7 @@ class SplitRunner(BatchRunner):
 
     def count_for_rpd(self, requests_today: tuple[int, float]) -> None:
         """Count requests of earlier runs for ``rpd``: how many, and how many seconds ago the first was sent."""
-        self._runs.options = replace(self._runs.options, requests_today=requests_today)
+        self._runs.requests_today = requests_today
 
     @contextlib.asynccontextmanager
     async def open_files(

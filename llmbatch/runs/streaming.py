@@ -17,6 +17,7 @@ from llmbatch.core.events import RunStarted
 from llmbatch.core.rows import Result
 from llmbatch.outputs.sinks import QueueSink
 from llmbatch.report.summary import Summary
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.open_runs import OpenRuns
 
@@ -141,7 +142,7 @@ async def _results(
         now = asyncio.get_running_loop().time()
         options = runs.options
         started = RunStarted(now, "", "", options.concurrency, 0, 0, _length(rows), adapts=options.adapts)
-        running.job = job = run.start(source, sink, started, answered_before=runs.answered_before)
+        running.job = job = run.start(source, sink, started, earlier=EarlierRuns(runs.answered_before))
         running.sink = sink
         task = asyncio.create_task(job.run())
         task.add_done_callback(lambda _: sink.close())

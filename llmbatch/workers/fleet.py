@@ -15,7 +15,7 @@ import anyio
 from llmbatch.core.events import Event, Notice
 from llmbatch.report.fold import FoldedStats
 from llmbatch.workers.messages import LENGTH_BYTES, PAUSE, RESUME, Ending, Failed, Message, pack, stop_line
-from llmbatch.workers.news import STOPS_ALL, News
+from llmbatch.workers.news import News, stops_all
 from llmbatch.workers.split import Restarts
 
 __all__ = ["Fleet"]
@@ -31,11 +31,21 @@ Job = TypeVar("Job")
 class Fleet(Generic[Job]):
     """Processes that each work on one job. *jobs* are what they are sent; *emit* gets the events of the whole run.
 
+    *resumed* makes the job of a process that takes the place of others, which have sent so many calls.
+
     Canceling :meth:`run` ends all of them. Whatever becomes of the parent, its processes notice and end.
     """
 
-    def __init__(self, jobs: Sequence[Job], stats: FoldedStats, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        stats: FoldedStats,
+        emit: Callable[[Event], None],
+        *,
+        resumed: Callable[[Job, int], Job] = lambda job, calls: job,
+    ) -> None:
         self._jobs = list(jobs)
+        self._resumed = resumed
         self._news = News(stats, emit)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._endings: dict[int, Ending] = {}
@@ -123,7 +133,7 @@ class Fleet(Generic[Job]):
             self._news.gone(number, has_ended=ending is not None)
             if ending is not None:
                 self._endings[number] = ending
-                if ending.exit_code in STOPS_ALL and self._stop is None:
+                if stops_all(ending) and self._stop is None:
                     self._stop_all(None, now=False)
                 return
             how = _how(status)
@@ -161,7 +171,7 @@ class Fleet(Generic[Job]):
         self._processes[number] = process
         words: deque[str] = deque(maxlen=_LAST_WORDS)
         try:
-            process.stdin.write(pack(self._jobs[number]))
+            process.stdin.write(pack(self._resumed(self._jobs[number], self._news.calls(number))))
             if self._is_paused:
                 process.stdin.write(PAUSE)
             if self._stop is not None:

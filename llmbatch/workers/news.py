@@ -9,12 +9,23 @@ from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStoppin
 from llmbatch.report.fold import FoldedStats
 from llmbatch.workers.messages import Done, Ending, Failed, Happened, Message, Told
 
-__all__ = ["STOPS_ALL", "News"]
+__all__ = ["News", "stops_all"]
 
-STOPS_ALL: Final = frozenset({2, 3, 70, 74})
+_STOPS_ALL: Final = frozenset({2, 3, 70, 74})
 """Exit codes of one process after which the others are stopped too: what is wrong is wrong for all."""
 
 _MOST_NOTICES: Final = 1000
+
+
+def stops_all(ending: Ending) -> bool:
+    """Whether the others are stopped too after a process has ended so.
+
+    Not for one that only rows of a refused model are left of: as in a run of one process, all other rows are sent.
+    """
+    summary = ending.summary
+    if ending.exit_code == 3 and summary is not None:
+        return summary.success + summary.failed + summary.deferred != summary.total_rows
+    return ending.exit_code in _STOPS_ALL
 
 
 class News:
@@ -26,6 +37,8 @@ class News:
         self._notices: set[str] = set()
         self._starts: dict[int, RunStarted] = {}
         self._counted: dict[int, list[int]] = {}
+        self._calls: dict[int, list[int]] = {}
+        """Calls of each process: of those that had its number before, and its own."""
 
     def __repr__(self) -> str:
         return f"<News of {len(self._starts)} processes>"
@@ -34,12 +47,17 @@ class News:
         """Whether process *number* has ever begun its run."""
         return number in self._starts
 
+    def calls(self, number: int) -> int:
+        """How many calls processes with this number have told of, also those that were killed."""
+        return sum(self._calls.get(number, ()))
+
     def take(self, number: int, message: Message) -> Ending | None:
         """Take a message of process *number*; how its run has ended, once it has."""
         match message:
             case Told():
                 self._stats.take(number, message.state)
                 counts = message.state.counts
+                self._calls.setdefault(number, [0, 0])[1] = sum(route.calls.sent for route in message.state.routes)
                 self._counted.setdefault(number, [0, 0, 0, 0])[2:] = [counts.success, counts.failed]
             case Happened():
                 self._hear(number, message.event)
@@ -54,6 +72,7 @@ class News:
         if not has_ended and number in self._counted:
             counted = self._counted[number]
             self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
+        self._calls[number] = [self.calls(number), 0]
         for event in self._stats.gone(number, has_ended=has_ended):
             self.emit(event)
 

@@ -98,11 +98,17 @@ class Outage:
 class HostileServer:
     """Serves on loopback within ``async with``; belongs to one event loop. Every request is in ``calls``.
 
-    It works on *workers* requests at a time for *latency* seconds each; others wait in line.
+    It works on *workers* requests at a time for *latency* seconds each, the same for all calls or not; others wait in
+    line.
     """
 
     def __init__(
-        self, behave: Callable[[Call], Behavior], *, latency: float = 0.05, port: int = 0, workers: int = 10_000
+        self,
+        behave: Callable[[Call], Behavior],
+        *,
+        latency: float | Callable[[Call], float] = 0.05,
+        port: int = 0,
+        workers: int = 10_000,
     ) -> None:
         self.calls: list[Call] = []
         self.port = port
@@ -157,7 +163,8 @@ class HostileServer:
                 return False
             assert isinstance(met, Answer)
             async with self._workers:
-                await asyncio.sleep(self._latency)
+                latency = self._latency
+                await asyncio.sleep(latency(call) if callable(latency) else latency)
             headers = {"content-type": "application/json"} | met.headers
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             length = len(met.body) if met.length is None else met.length

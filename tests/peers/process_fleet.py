@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,24 @@ from typing import Any
 from e2e_hostile import GOOD, Behavior, Call, HostileServer, error
 
 DOWN = error(503)
+LONG = error(400, "context_length_exceeded")
+POISON = error(500)
+BAD = {"long": LONG, "poison": POISON}
+"""What is answered to prompts that end so, while the provider is up."""
 
 
 @dataclass
 class Provider:
-    """Fine but for the spans that are set, in seconds since :meth:`start`; *sick*: whose rows always fail then."""
+    """Fine but for the spans that are set, in seconds since *began*; *sick*: whose rows always fail then.
+
+    Answers take *latency* seconds, and *slow* has that of single workers.
+    """
 
     began: float = 0.0
     down: tuple[float, float] = (0.0, 0.0)
     sick: tuple[str, float, float] = ("", 0.0, 0.0)
+    latency: float = 0.1
+    slow: dict[str, float] = field(default_factory=dict)
     calls: list[tuple[float, float, str, bool]] = field(default_factory=list)
     """Begin, end, worker and whether it was answered well, of each call."""
 
@@ -36,7 +45,14 @@ class Provider:
         now, worker = self.now, worker_of(call)
         is_down = self.down[0] <= now < self.down[1]
         is_sick = self.sick[0] == worker and self.sick[1] <= now < self.sick[2]
-        return DOWN if is_down or is_sick else GOOD
+        return DOWN if is_down or is_sick else BAD.get(call.text.split()[-1], GOOD)
+
+    def latency_of(self, call: Call) -> float:
+        return self.slow.get(worker_of(call), self.latency)
+
+
+NONE_BAD: Mapping[int, str] = {}
+NONE_SLOW: Mapping[str, float] = {}
 
 
 def worker_of(call: Call) -> str:
@@ -73,11 +89,21 @@ class Process:
 
 
 async def start_process(
-    name: str, folder: Path, url: str, shared: str | None, *, rows: int, slots: int = 4, options: tuple[str, ...] = ()
+    name: str,
+    folder: Path,
+    url: str,
+    shared: str | None,
+    *,
+    rows: int,
+    slots: int = 4,
+    options: tuple[str, ...] = (),
+    bad: Mapping[int, str] = NONE_BAD,
 ) -> Process:
+    """Start the process *name*; *bad*: what prompts of rows end with, by their number."""
     source = folder / f"{name}.jsonl"
     if not source.exists():
-        lines = [json.dumps({"prompt": f"{name} row {number}"}) for number in range(1, rows + 1)]
+        prompts = (f"{name} row {number} {bad.get(number, '')}".strip() for number in range(1, rows + 1))
+        lines = [json.dumps({"prompt": prompt}) for prompt in prompts]
         source.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "llmbatch", "run", str(source), "-m", "test-model", "--base-url", url]
     command += ["-c", str(slots), "--progress", "plain", *options]
@@ -138,12 +164,16 @@ async def running(
     latency: float = 0.1,
     slots: int = 4,
     options: tuple[str, ...] = (),
+    bad: Mapping[int, str] = NONE_BAD,
+    slow: Mapping[str, float] = NONE_SLOW,
 ) -> AsyncIterator[Fleet]:
     """Start *count* processes, and begin to count the time once each has sent a row."""
-    provider = Provider(began=time.monotonic())
-    async with HostileServer(provider.behave, latency=latency) as server:
+    provider = Provider(began=time.monotonic(), latency=latency, slow=dict(slow))
+    async with HostileServer(provider.behave, latency=provider.latency_of) as server:
         processes = [
-            await start_process(f"w{number}", folder, server.url, shared, rows=rows, slots=slots, options=options)
+            await start_process(
+                f"w{number}", folder, server.url, shared, rows=rows, slots=slots, options=options, bad=bad
+            )
             for number in range(count)
         ]
         try:

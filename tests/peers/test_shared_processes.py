@@ -8,7 +8,9 @@ tightly is how many calls were sent, and how many at once.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -180,3 +182,32 @@ async def test_one_sick_process_stops_the_others_for_a_moment_only(tmp_path: Pat
     check_rows(fleet, 500)
     assert (len(others) - before) / 7 > 0.8 * before / 4
     assert [len(one.notes("outage of")) for one in fleet.processes[1:]] == [0] * 3
+
+
+async def test_rows_that_are_bad_fail_alone_in_an_outage_that_a_slow_process_shares(tmp_path: Path) -> None:
+    """Four processes, one of them five times as slow; rows that always fail are before, in and after the outage.
+
+    Each has one line with its own code, no good row is lost or sent twice, and one probe goes at a time.
+    """
+    bad = {number: "poison" if number % 2 else "long" for number in range(3, 160, 13)} | {40: "poison", 150: "long"}
+    with StoreServer(tmp_path) as store:
+        async with running(tmp_path, store.url, count=4, rows=160, bad=bad, slow={"w0": 0.5}) as fleet:
+            fleet.provider.down = (2.0, 14.0)
+            codes = await end_all(fleet)
+
+    probes = fleet.calls(2.0 + SETTLED, 14.0)
+    good = Counter(call.text for call in fleet.calls(-1e9, 1e9, good=True))
+    assert codes == [1] * 4
+    check_rows(fleet, 160)
+    codes_of = {"poison": "http_500", "long": "context_length_exceeded"}
+    expected = {number: codes_of[why] for number, why in bad.items()}
+    for one in fleet.processes:
+        lines = [json.loads(line) for line in one.output.read_text().splitlines()]
+        assert {line["row"]: line["error"]["code"] for line in lines if line["status"] == "failed"} == expected
+    rows = [f"w{process} row {number}" for process in range(4) for number in range(1, 161) if number not in bad]
+    assert all(good[row] for row in rows)
+    again = {row.split()[2] for row in rows if good[row] > 1}
+    assert again <= {"1"}  # the health check for the last rows, which are bad
+    assert probes
+    assert fleet.most_at_once(2.0 + SETTLED, 14.0) == 1
+    assert losses(fleet) == [0] * 4

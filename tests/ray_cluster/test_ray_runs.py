@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mixed_rows import check_first_run, check_second_run, hold_down, write_mixed
 from ray_processes import actors, end, lines_in_parts, raylet_of, rows_in, wait_until, write_rows
 from workers_server import Provider
 
@@ -104,6 +105,68 @@ def test_one_signal_lets_requests_finish_in_all_actors(
     assert provider.asked == rows_in(tmp_path / "out.jsonl") == Counter(range(1, 401))
     raylets = [raylet_of(node) for node in cluster.list_all_nodes()]
     wait_until(lambda: not actors("RowWorker", raylets), 20.0)
+
+
+def test_a_run_is_stopped_by_drain_and_refuses_to_be_changed(
+    tmp_path: Path, cluster: Any, provider: Provider, start: Start
+) -> None:
+    """Exit code 2, with what to do instead, for what its actors do not take."""
+
+    def say(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "llmbatch", *words, "out.jsonl"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    write_rows(tmp_path / "rows.jsonl", 400)
+    run = start(*to(provider, cluster), "-c", "4")
+    wait_until(lambda: lines_in_parts(tmp_path) > 20)
+    refused = [say("pause"), say("resume"), say("set", "rpm=60")]
+    drained = say("drain")
+    code, _, err = end(run)
+
+    assert [code for code, _ in refused] == [2, 2, 2]
+    assert "a run on Ray takes no pause" in refused[0][1]
+    assert all("llmbatch drain stops it, and its command resumes it" in said for _, said in refused)
+    assert drained[0] == 0, drained[1]
+    assert code == 130, err
+    assert provider.asked == rows_in(tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.control").exists()
+
+
+def test_a_mixed_file_in_an_outage_has_one_line_for_each_row(tmp_path: Path, provider: Provider, start: Start) -> None:
+    """Good rows, refused ones, malformed ones and an unknown model: each its own code, one probe at a time."""
+    write_mixed(tmp_path / "rows.jsonl")
+    flags = ("-m", "openai/m", "--base-url", provider.url, "--ray", "local", "--workers", "2", "-c", "6")
+    run = start(*flags, "--progress", "plain")
+    wait_until(lambda: lines_in_parts(tmp_path) > 60)
+
+    probes, most = hold_down(provider)
+    code, _, err = end(run)
+    check_first_run(tmp_path, provider, code, err)
+    provider.unknown = ""
+    code, _, err = end(start(*flags, "--progress", "plain"))
+
+    check_second_run(tmp_path, provider, code, err)
+    assert probes > 0
+    assert most == 1
+
+
+def test_rpd_counts_the_requests_of_all_actors_and_of_earlier_runs(
+    tmp_path: Path, cluster: Any, provider: Provider, start: Start
+) -> None:
+    """Ten were sent before, so two actors send the other thirty of the day, and the next run none."""
+    write_rows(tmp_path / "rows.jsonl", 100)
+    flags = ("--rpd", "40", "-c", "4", "--on-outage", "defer")
+    first, _, errors = end(start(*to(provider, cluster), *flags, "-n", "10"))
+
+    second, _, err = end(start(*to(provider, cluster), *flags))
+    third, _, said = end(start(*to(provider, cluster), *flags))
+
+    assert (first, second, third) == (0, 75, 75), errors + err + said
+    assert "earlier runs on out.jsonl have sent 10 requests of --rpd 40, which count until " in err
+    assert "have sent 40 requests of --rpd 40" in said
+    assert provider.asked.total() == 40
+    assert provider.asked == rows_in(tmp_path / "out.jsonl")
 
 
 def test_a_signal_while_a_cluster_starts_ends_the_run_at_once(tmp_path: Path, provider: Provider, start: Start) -> None:

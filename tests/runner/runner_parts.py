@@ -14,6 +14,7 @@ from llmbatch.inputs.iterable import IterableSource
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine import Machine
@@ -120,8 +121,7 @@ class Parts:
             now=self.clock,
             emit=self.events.append,
             halt=self.halt,
-            answered_before=lambda _: ever,
-            good_rows=good_rows,
+            earlier=EarlierRuns(lambda _: ever, good_rows),
             seed=1,
         )
 

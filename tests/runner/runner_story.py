@@ -14,6 +14,7 @@ from llmbatch.core.rows import Result
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
@@ -112,7 +113,7 @@ def simulate(
             collector,
             settings,
             observers=[collector],
-            answered_before=lambda _: answered_before,
+            earlier=EarlierRuns(lambda _: answered_before),
         )
         if during is not None:
             during(engine)

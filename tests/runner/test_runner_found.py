@@ -20,6 +20,7 @@ from llmbatch.inputs.rows import row_from_value
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.virtual import run_virtual
@@ -302,8 +303,7 @@ def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check() -> None:
             IterableSource([{"prompt": f"row {number}"} for number in range(1, 20)]),
             sink,
             RunOptions(seed=1, concurrency=19, failure_threshold=18),
-            answered_before=lambda _: True,
-            good_rows=lambda: [good],
+            earlier=EarlierRuns(lambda _: True, lambda: [good]),
         )
         await engine.run()
         return sink.ended

@@ -148,7 +148,6 @@ def test_every_default_is_in_its_range_and_is_read_as_it_is_shown() -> None:
 def test_the_typed_keywords_are_those_of_the_table() -> None:
     """For type checkers: the keywords of ``BatchRunner`` have the names and types of ``RunOptions``."""
     hints = typing.get_type_hints(RunOptions)
-    del hints["requests_today"]  # which the command alone knows
     assert typing.get_type_hints(Options) == hints | {
         "concurrency": int | str,  # "auto" becomes a number
         "max_cost": Decimal | float | None,

@@ -21,6 +21,7 @@ from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.report.stats import RunStats
+from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
@@ -55,6 +56,7 @@ def send(
     latency: float = 1.0,
     wrap: Callable[[VirtualTransport], Any] = lambda transport: transport,
     beside: Callable[[VirtualTransport], Any] | None = None,
+    requests_today: tuple[int, float] = (0, math.inf),
     **options: Any,
 ) -> Run:
     """Send *count* rows of about 110 tokens."""
@@ -71,6 +73,7 @@ def send(
             collector,
             RunOptions(**({"seed": 1} | options)),
             observers=[collector, stats],
+            earlier=EarlierRuns(requests_today=requests_today),
         )
         loop = asyncio.get_running_loop()
         started = loop.time()

@@ -32,6 +32,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("rows.jsonl", "-o", "-"), "--workers 3 needs an output file", "-o results.jsonl"),
         (("rows.jsonl", "-o", "results/"), "--workers 3 writes one file, and results/ is a folder", "--shard any/N"),
         (("rows.jsonl", "-c", "2"), "--concurrency 2 is less than --workers 3", "--workers 2"),
+        (("rows.jsonl", "--rpd", "2"), "--rpd 2 is less than --workers 3", "--workers 2"),
         (("rows.jsonl", "--retry-failed", "--overwrite"), "contradict each other", "--retry-failed keeps"),
         (("none.jsonl",), "none.jsonl: no such file", "check the path"),
         (("rows.jsonl", "--via", "batch"), "--workers 3 does not go with --via batch", "leave --workers out"),

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from workers_server import Provider
+from mixed_rows import check_first_run, check_second_run, hold_down, write_mixed
+from workers_server import UNKNOWN_MODEL, Provider
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -107,6 +108,60 @@ def test_a_killed_process_is_started_again(tmp_path: Path, rows: Path, start: St
     assert "was killed by signal 9, and is started again" in err
     assert 300 <= provider.asked.total() <= 302
     assert (summary["rows"], summary["success"], summary["total_rows"]) == (300, 300, 300)
+
+
+def test_a_mixed_file_in_an_outage_has_one_line_for_each_row(tmp_path: Path, start: Start, provider: Provider) -> None:
+    """Good rows, refused ones, malformed ones and an unknown model: each its own code, one probe at a time."""
+    write_mixed(tmp_path / "rows.jsonl")
+    flags = ("--workers", "3", "-c", "6", "--progress", "plain")
+    process = start(*flags)
+    wait_until(lambda: lines_in_parts(tmp_path) > 60)
+
+    probes, most = hold_down(provider)
+    code, _, err = end(process)
+    check_first_run(tmp_path, provider, code, err)
+    provider.unknown = ""
+    code, _, err = end(start(*flags))
+
+    check_second_run(tmp_path, provider, code, err)
+    assert probes > 0
+    assert most == 1
+
+
+def test_a_model_that_is_refused_to_a_fast_process_stops_no_other(
+    tmp_path: Path, start: Start, provider: Provider
+) -> None:
+    """Exit code 3, as of one process, and every row of the other model has its line."""
+    prompts = [{"prompt": f"row {n}{'' if n % 3 == 1 else ' slow'}"} for n in range(1, 61)]
+    prompts[0]["model"] = UNKNOWN_MODEL
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))
+
+    code, _, err = end(start("--workers", "3", "-c", "3", "--progress", "plain"))
+
+    assert code == 3, err
+    assert rows_in(tmp_path / "out.jsonl") == Counter(range(2, 61))
+
+
+def test_rpd_counts_the_requests_of_all_processes_and_of_earlier_runs(
+    tmp_path: Path, rows: Path, start: Start, provider: Provider
+) -> None:
+    """Ten were sent before, so three processes send the other thirty of the day; one is killed and sends no more."""
+    flags = ("--rpd", "40", "-c", "3", "--progress", "plain", "--on-outage", "defer")
+    first, _, _ = end(start(*flags, "-n", "10"))
+    provider.seconds = 0.6
+    process = start(*flags, "--workers", "3")
+    wait_until(lambda: lines_in_parts(tmp_path) > 12)
+    time.sleep(0.3)
+
+    os.kill(children(process)[1], signal.SIGKILL)
+    second, _, err = end(process)
+    third, _, errors = end(start(*flags, "--workers", "2"))
+
+    assert (first, second, third) == (0, 75, 75), err + errors
+    assert "earlier runs on out.jsonl have sent 10 requests of --rpd 40, which count until " in err
+    assert "is started again" in err
+    assert 40 <= provider.asked.total() <= 41  # what was sent after the killed process last told
+    assert "requests of --rpd 40" in errors
 
 
 @pytest.mark.parametrize("again", [("--workers", "2"), ("--workers", "5"), ()])

@@ -21,8 +21,8 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Notice
 from llmbatch.runs.ray.worker import Heard, ShardJob, Sight
 from llmbatch.workers.messages import Ending, Failed, shifted
-from llmbatch.workers.news import STOPS_ALL, News
-from llmbatch.workers.split import CostBudget, Restarts
+from llmbatch.workers.news import News, stops_all
+from llmbatch.workers.split import CostBudget, Restarts, sent_more
 
 __all__ = ["RayFleet"]
 
@@ -180,7 +180,7 @@ class RayFleet:
             self._budget.settle(number, self._spent(number))
             if code == 4 and summary is not None and summary.this_run_success + summary.this_run_failed:
                 self._short.append(number)
-        if code in STOPS_ALL and self._stopped is None:
+        if stops_all(ending) and self._stopped is None:
             self._stop_all(None, now=False)
         elif code == 75 and summary is not None and not summary.this_run_success:
             self._is_over = True  # the provider is down for all
@@ -215,6 +215,7 @@ class RayFleet:
         """Run shard *number* on an actor; None if that was killed meanwhile."""
         run_id = f"{number}-{next(self._run_numbers)}"
         job = self._jobs[number]
+        job = replace(job, requests_today=sent_more(job.requests_today, self._news.calls(number)))
         if self._budget is not None:
             takers = min(len(self._places), 1 + len(self._waiting) + len(self._short) + self._running)
             most = self._budget.grant(number, self._spent(number), takers)

@@ -24,6 +24,7 @@ from llmbatch.peers.ray import end_coordinator, start_coordinator
 from llmbatch.report.fold import FoldedStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.concurrency import Auto
+from llmbatch.runner.earlier import NOTHING_EARLIER
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.conclude_parts import as_whole, conclude_parts
 from llmbatch.runs.file_options import FileOptions
@@ -36,7 +37,7 @@ from llmbatch.runs.split_run import SplitRunner
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.messages import Ending
 from llmbatch.workers.news import News
-from llmbatch.workers.split import CostBudget, split_number, split_rate
+from llmbatch.workers.split import CostBudget, split_number, split_sent
 
 __all__ = ["RayRun"]
 
@@ -68,6 +69,8 @@ class RayRun:
     verbose: int = 0
     flag: str = "address"
     """What the address is called, for messages."""
+    requests_today: tuple[int, float] = NOTHING_EARLIER.requests_today
+    """As in :class:`~llmbatch.runner.earlier.EarlierRuns`."""
     stats: FoldedStats = field(init=False)
     _fleet: RayFleet | None = field(init=False, default=None)
     _joining: anyio.CancelScope | None = field(init=False, default=None)
@@ -169,15 +172,18 @@ class RayRun:
             **self.keywords,
             "shared": shared,
             "concurrency": Auto(flights) if options.adapts else flights,
-            "rpd": None if options.rpd is None else min(split_rate(options.rpd, workers)),
             "max_answer_memory": max(1_000_000, memory // workers),
         }
+        daily = [None] * count if options.rpd is None else split_number(int(options.rpd), count, flag="--rpd")
+        sent = split_sent(self.requests_today, count)
         how = self.files
         files = {name: getattr(how, name) for name in ("limit", "force", "fsync", "lock", "input_format")}
         source, folder = str(Path(self.input).absolute()), str(parts_beside(self.output).absolute())
         return [
-            ShardJob(source, folder, Shard(index, count), keywords, files, self.verbose)
-            for index in range(1, count + 1)
+            ShardJob(
+                source, folder, Shard(at + 1, count), {**keywords, "rpd": daily[at]}, files, self.verbose, sent[at]
+            )
+            for at in range(count)
         ]
 
     async def _check_sight(self, fleet: RayFleet, source: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ from llmbatch.core.secrets import Mask
 from llmbatch.core.shards import Shard
 from llmbatch.report.fold import ProcessStats
 from llmbatch.report.summary import Summary
+from llmbatch.runner.earlier import NOTHING_EARLIER
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 from llmbatch.runs.split_run import SplitRunner
 from llmbatch.workers.messages import Done, Failed, Message
@@ -48,6 +49,8 @@ class ShardJob:
     keywords: Mapping[str, Any]
     files: Mapping[str, Any]
     verbose: int = 0
+    requests_today: tuple[int, float] = NOTHING_EARLIER.requests_today
+    """Its part of those of earlier runs, as in :class:`~llmbatch.runner.earlier.EarlierRuns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ async def _run_shard(run: _Run, job: ShardJob) -> Summary:
     relay = Relay(run.send, stats, verbose=job.verbose)
     runner = SplitRunner(**job.keywords, observers=[stats, relay], display=False)
     runner.share_dealt_cost()
+    runner.count_for_rpd(job.requests_today)
     run.runner = runner
     if run.stopped is not None:
         signal, now = run.stopped
