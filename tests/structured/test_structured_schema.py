@@ -304,6 +304,33 @@ def test_jsonschema_rs_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch)
     assert caught.value.hint == "pip install 'llmbatch[schema]'"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b~1c"}, "b/c": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_a_schema_that_only_refers_to_itself_is_refused(given: dict[str, Any]) -> None:
+    """Every answer would fit it."""
+    with pytest.raises(UsageError, match="refers to itself without end"):
+        load_schema(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "object", "properties": {"child": {"$ref": "#"}}},
+        {"$ref": "#/$defs/node", "$defs": {"node": {"type": "array", "items": {"$ref": "#/$defs/node"}}}},
+        {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"type": "object"}}},
+    ],
+)
+def test_a_schema_of_trees_is_taken(given: dict[str, Any]) -> None:
+    """Its parts refer to the whole, but for smaller values."""
+    assert load_schema(given).schema == given
+
+
 @pytest.mark.parametrize("given", [3, b"x", ["type"], object(), {"a": object()}, {"a": float("nan")}, {3: 4}])
 def test_an_argument_that_is_none_is_refused(given: object) -> None:
     """Of the library."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
@@ -107,6 +108,8 @@ def _of_document(document: JSON, what: str, name: str) -> AnswerSchema:
             f"{what}: is no JSON Schema: it has none of its keywords (type, properties, enum, …)", hint=_EXAMPLE
         )
     validator = _validator(schema, what)
+    if _is_endless(schema):
+        raise UsageError(f"{what}: is no JSON Schema: it refers to itself without end", hint=_EXAMPLE)
     return AnswerSchema(_name(name), schema, check_with_schema(validator), strict=strict)
 
 
@@ -133,6 +136,40 @@ def _validator(schema: dict[str, JSON], what: str) -> Any:
             f"{what}: is no valid JSON Schema: {f'at {path}: ' if path else ''}{message:.300}",
             hint="correct the schema",
         ) from None
+
+
+def _is_endless(schema: dict[str, JSON]) -> bool:
+    """Whether to check a value against *schema* is to check the same value against it again.
+
+    Members and items that refer to the whole are no such loop: they are smaller values.
+    """
+    ended: set[int] = set()
+
+    def loops(part: JSON, above: tuple[int, ...]) -> bool:
+        if not isinstance(part, dict) or id(part) in ended:
+            return False
+        if id(part) in above:
+            return True
+        every = part.get("allOf")
+        same_value = [_at(schema, part.get("$ref")), *(every if isinstance(every, list) else ())]
+        if any(loops(other, (*above, id(part))) for other in same_value):
+            return True
+        ended.add(id(part))
+        return False
+
+    return loops(schema, ())
+
+
+def _at(schema: JSON, reference: JSON) -> JSON:
+    """The part of *schema* that a local *reference* (``#/$defs/a``) names; None if it names none."""
+    if not isinstance(reference, str) or (reference != "#" and not reference.startswith("#/")):
+        return None
+    found = schema
+    for step in unquote(reference).split("/")[1:]:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(step.replace("~1", "/").replace("~0", "~"))
+    return found
 
 
 _NOT_LOADED = "not loaded: "
