@@ -54,7 +54,7 @@ _PROGRESS_SECONDS = 5.0
 
 
 def check(settings: Settings) -> int:
-    """Check ``settings.input`` and give the exit code: 1 where rows are malformed.
+    """Check ``settings.input`` and give the exit code: 1 where rows are malformed, or the last one is cut off.
 
     Raises:
         UsageError: the input cannot be read, none of its rows can be sent, a row has no model, or, with ``strict``, a
@@ -81,7 +81,7 @@ def check(settings: Settings) -> int:
             f"{settings.input} has {plural(report.malformed_rows, 'malformed row')}: {found}",
             hint="fix them, or run without --strict",
         )
-    return 1 if report.malformed else 0
+    return 1 if report.malformed or report.cut_off is not None else 0
 
 
 async def _read(settings: Settings, output: str) -> CheckReport:
@@ -112,7 +112,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         earlier = None if settings.overwrite or settings.force else _earlier(output)
         if earlier is not None:
             check_same_request(provider, rows, output, earlier)
-    source = rows.rows(None, limit=settings.limit, spool=None, keeps_torn=True)
+    source = rows.rows(None, limit=settings.limit, spool=None)
     try:
         finished = None if settings.overwrite else _finished(output, shard)
         if finished is not None:
@@ -136,7 +136,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     finally:
         await source.aclose()
     missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
-    report.store = store
+    report.store, report.cut_off = store, source.torn_line
     report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
     return report
 
@@ -289,6 +289,9 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
     for code, finding in report.malformed.items():
         where = _where(finding, report.unit)
         facts.append(("malformed", f"{finding.count:,} {code}, {where}: {shown(finding.example)[:200]}"))
+    if report.cut_off is not None:
+        why = f"{report.unit} {report.cut_off:,}, the last one, has no end: a run gives it no result until it has one"
+        facts.append(("cut off", why))
     if report.duplicates.count:
         found = report.duplicates
         where = _where(found, report.unit)
@@ -337,6 +340,8 @@ def _bound(settings: Settings, time: Estimate) -> str:
 def _last(report: CheckReport) -> str:
     if report.malformed:
         return "nothing was sent; malformed rows would become failed lines, all others would be sent"
+    if report.cut_off is not None:
+        return "nothing was sent; the input is not complete"
     return "nothing was sent; the input is fine" if report.rows else "nothing was sent; the input has no rows"
 
 

@@ -116,6 +116,8 @@ class CheckReport:
     """The start of what the first row that is a request asks; empty for a batch row."""
     unit: str = "line"
     """What the numbers of rows count."""
+    cut_off: int | None = None
+    """Number of a last row whose end is missing: a run gives it no result until it is complete. None: there is none."""
     batches: BatchCheck | None = None
     """How the rows that are left would be cut into batches; None: they are sent live."""
     warnings: list[str] = field(default_factory=list)
@@ -137,6 +139,7 @@ class CheckReport:
                 code: {"count": found.count, "lines": list[JSON](found.lines), "example": found.example}
                 for code, found in self.malformed.items()
             },
+            "cut_off": self.cut_off,
             "endpoints": dict[str, JSON](self.endpoints),
             "routes": dict[str, JSON](self.routes),
             "duplicate_ids": {

@@ -62,6 +62,21 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here: Ru
     assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
 
 
+def test_a_cut_off_last_line_was_called_malformed(llmbatch_here: Run, tmp_path: Path) -> None:
+    """A run gives it no result until its end is there: it is told as cut off, and the exit code is 1."""
+    (tmp_path / "cut.jsonl").write_text('{"prompt":"a"}\n{"prompt":"b')
+
+    done = llmbatch_here("check", "cut.jsonl", "-m", "openai/gpt-5-mini", **KEY)
+    told = llmbatch_here("check", "cut.jsonl", "-m", "openai/gpt-5-mini", "--json", **KEY)
+
+    assert (done.returncode, told.returncode) == (1, 1)
+    lines = done.stdout.splitlines()
+    assert "rows          1 in cut.jsonl, 0 malformed" in lines
+    assert "cut off       line 2, the last one, has no end: a run gives it no result until it has one" in lines
+    assert lines[-1] == "nothing was sent; the input is not complete"
+    assert json.loads(told.stdout)["cut_off"] == 2
+
+
 def test_the_time_with_an_adaptive_concurrency_includes_its_start(llmbatch_here: Run, tmp_path: Path) -> None:
     """8, 8, 16 and then 8 of 40 rows at once: four rounds of 2 s, and what was assumed is told."""
     (tmp_path / "many.jsonl").write_text('{"prompt": "hello"}\n' * 40)
