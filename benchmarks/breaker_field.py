@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 DEADLINE_S = 30.0
+CHILD_S = 10
 
 
 def long_good_calls(stage: Stage) -> Finding:
@@ -149,13 +150,13 @@ def switching_often() -> Iterator[None]:
 
 
 def child_hangs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-    """Whether the first call of a forked child did not return within ten seconds."""
+    """Whether the first call of a forked child did not return within :data:`CHILD_S`, 10 s."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of what is tried here
         child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
-        signal.alarm(10)
+        signal.alarm(CHILD_S)
         try:
             function(*arguments)
         finally:

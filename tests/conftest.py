@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import re
 import signal
 import sys
 import threading
@@ -34,6 +35,10 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--hypothesis-profile") in (None, "fixed"):
         draw_no_constants_of_modules()
@@ -49,10 +54,24 @@ def draw_no_constants_of_modules() -> None:
     providers._get_local_constants = lambda: none
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the slow tests to the workers, the longest first: no worker is left with a long one at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, and deal the slow ones to the workers, the longest first.
+
+    No worker is left with a slow test at the end.
+    """
+    leave_out_long_tests(config, items)
     items[:] = dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     leave_slow_tests_untraced(items)
+
+
+def leave_out_long_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests marked `long`, unless ``--long`` or an ``-m`` with that word asks for them."""
+    if config.getoption("--long") or re.search(r"\blong\b", config.getoption("-m")):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:

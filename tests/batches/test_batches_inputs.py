@@ -215,6 +215,7 @@ def test_starting_afresh_does_not_take_old_results() -> None:
     assert world.paid == 120
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_the_cap_holds_back_batches_that_could_exceed_it(tmp_path: Path) -> None:
     """Exit 4 before the batch that could cost too much; what was collected counts, and a higher cap goes on."""
     prices = tmp_path / "prices.toml"

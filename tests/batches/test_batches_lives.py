@@ -11,6 +11,7 @@ from llmbatch.core.events import Notice
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["journal kept", "journal deleted"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_in_any_control_call_no_row_is_paid_for_twice(when: str, is_deleted: bool) -> None:
@@ -29,13 +30,14 @@ def test_killed_in_any_control_call_no_row_is_paid_for_twice(when: str, is_delet
 
 
 @pytest.mark.slow  # some hundred lives of a few milliseconds
+@pytest.mark.parametrize("first", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["journal kept", "journal deleted"])
-def test_killed_in_any_disk_call_no_row_is_paid_for_twice(is_deleted: bool) -> None:
-    """At every write, sync and open of the output and the journal."""
+def test_killed_in_any_disk_call_no_row_is_paid_for_twice(is_deleted: bool, first: int) -> None:
+    """At every write, sync and open of the output and the journal; at every third of them in one test."""
     whole = World(90)
     whole.live(chunk_rows=40)
 
-    for call in range(1, whole.disk_calls + 1):
+    for call in range(first, whole.disk_calls + 1, 3):
         world = World(90)
         assert world.live(chunk_rows=40, die_at_disk_call=call) is None
         if is_deleted:
@@ -109,6 +111,7 @@ def test_an_interruption_can_cancel_what_runs() -> None:
     assert world.paid == 100
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_at_the_deadline_the_rest_goes_live_and_no_row_is_in_both() -> None:
     """Cancelled 15 minutes before it; what came back stays, the rest is sent live before the deadline."""
     world = World(400, rules=BatchRules(rows_per_s=0.02, cancel_s=120.0))

@@ -26,6 +26,8 @@ def told(world: World, words: str) -> bool:
     return any(words in notice.message for notice in world.of(Notice))
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 @pytest.mark.parametrize("endpoint", ["chat", "messages"])
 def test_half_of_the_rows_are_refused_with_a_full_queue_behind_them(endpoint: str) -> None:
     """The refused ones fail, the others are paid for once, and few uploads are made in vain."""
@@ -44,6 +46,7 @@ def test_half_of_the_rows_are_refused_with_a_full_queue_behind_them(endpoint: st
     assert len(creates) <= 20  # ten at once, before the first is refused
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("endpoint", ["chat", "messages"])
 def test_a_stuck_batch_lets_those_behind_it_go_on(endpoint: str) -> None:
     """Its rows wait for it; all others are done long before."""
@@ -111,6 +114,8 @@ def test_a_batch_of_others_with_our_label_costs_no_row(is_mine_there: bool) -> N
     assert call(world, "GET", f"/v1/files/{file_id}")["status"] == "processed"
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 @pytest.mark.parametrize("endpoint", ["chat", "messages"])
 def test_a_cap_of_rows_below_the_usual_one_makes_smaller_batches(endpoint: str) -> None:
     """The provider refuses the batch for its number of rows: chunks are halved until one fits."""

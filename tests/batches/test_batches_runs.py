@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from batch_world import World
 
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
@@ -36,6 +37,8 @@ def test_chunks_hold_the_rows_that_were_asked_for() -> None:
     assert world.paid == 100
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_rows_that_expired_are_kept_apart_from_those_that_ran() -> None:
     """Of a batch that expires at 37 %, those are kept, and 63 % are sent once more."""
     world = World(1000, rules=BatchRules(faults=(BatchFault("expire", batches=(1,), share=0.37),)))

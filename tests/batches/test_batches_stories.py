@@ -16,6 +16,7 @@ from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
 SEEDS = 400
 AT_ONCE = 100
+BLOCKS = [pytest.param(first, marks=[pytest.mark.long] * (first >= 200)) for first in range(0, SEEDS, AT_ONCE)]
 
 _TRAPS: dict[str, dict[str, Any]] = {
     "create_lost": {},
@@ -110,7 +111,7 @@ class Story:
 
 @pytest.mark.slow  # a hundred stories of some 100 ms each
 @pytest.mark.no_cover
-@pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
+@pytest.mark.parametrize("first", BLOCKS)
 def test_no_story_loses_a_row_or_pays_for_one_twice(first: int) -> None:
     """Each block tells a hundred of them."""
     broken = []

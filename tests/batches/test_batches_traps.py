@@ -95,6 +95,7 @@ def test_rows_that_all_fail_come_from_the_error_file_alone() -> None:
     assert world.paid == 100
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_full_queue_is_waited_for_and_costs_no_attempt() -> None:
     """A batch that fails minutes after its creation for lack of room goes again when another has ended."""
     world = World(200, rules=BatchRules(queue_tokens=1800, rows_per_s=1.0, validate_s=30.0))
@@ -109,6 +110,7 @@ def test_a_full_queue_is_waited_for_and_costs_no_attempt() -> None:
     assert told(world, "queue")
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_chunks_shrink_to_what_the_queue_takes() -> None:
     """Where nothing of the job is queued and a chunk is still refused, chunks are halved until one fits."""
     world = World(300, rules=BatchRules(queue_tokens=2000, validate_s=1.0))
@@ -291,6 +293,7 @@ def test_three_hours_without_control_plane_cost_few_calls_and_no_row() -> None:
     assert summary.outages == 1
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_uploads_that_fail_are_not_tried_at_every_listing() -> None:
     """The listing works, the upload does not: it has a wait of its own, which grows."""
     world = world_with(BatchFault("control_errors", calls=("upload",), statuses=(500,), to_s=7200.0))

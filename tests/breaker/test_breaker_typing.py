@@ -12,6 +12,8 @@ import llmbatch
 
 MEANT = Path(__file__).parent / "typing_breaker.py"
 ROOT = Path(llmbatch.__file__).parent.parent
+CACHE = ROOT / ".mypy_cache" / "users"
+"""Of what types are for those who use llmbatch: tests share it, and mypy replaces each of its files at once."""
 
 WRONG = """
 from typing import assert_type
@@ -39,13 +41,11 @@ async def use() -> None:
 """
 
 
-@pytest.fixture(scope="module")
-def complaints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def complaints(here: Path) -> list[str]:
     """What ``mypy --strict`` says about files that use the package: file, line and code of each error."""
-    here = tmp_path_factory.mktemp("typing")
     for name, text in (("wrong", WRONG), ("fallbacks", FALLBACKS)):
         (here / f"{name}.py").write_text(text.lstrip())
-    flags = ["--strict", "--warn-unreachable", "--config-file", "", "--cache-dir", str(here), "--no-error-summary"]
+    flags = ["--strict", "--warn-unreachable", "--config-file", "", "--cache-dir", str(CACHE), "--no-error-summary"]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *flags, str(MEANT), "wrong.py", "fallbacks.py"],
         capture_output=True,
@@ -60,18 +60,14 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.slow
-def test_types_are_as_meant(complaints: list[str]) -> None:
-    """Every line of typing_breaker.py: types, and errors where errors are meant. Slow, for it starts mypy."""
-    assert [complaint for complaint in complaints if "typing_breaker" in complaint] == []
+def test_types_are_as_meant_and_others_are_found(tmp_path: Path) -> None:
+    """Types, and errors where errors are meant; a wrong type, and an error that is none, are found.
 
+    Slow, for it starts mypy; once for all.
+    """
+    found = complaints(tmp_path)
 
-@pytest.mark.slow
-def test_types_that_are_not_as_meant_are_found(complaints: list[str]) -> None:
-    """The check above can fail: by a wrong type and by an error that is none. Slow, as above."""
-    assert [complaint.split(":")[1] for complaint in complaints if complaint.startswith("wrong")] == ["3", "4"]
-
-
-@pytest.mark.slow
-def test_a_decorators_fallback_shows_in_the_type(complaints: list[str]) -> None:
-    """As that of ``call`` does. Slow, as above."""
-    assert [complaint for complaint in complaints if complaint.startswith("fallbacks")] == []
+    assert [complaint for complaint in found if "typing_breaker" in complaint] == []
+    assert [complaint.split(":")[1] for complaint in found if complaint.startswith("wrong")] == ["3", "4"]
+    # A decorator's fallback shows in the type, as that of ``call`` does.
+    assert [complaint for complaint in found if complaint.startswith("fallbacks")] == []

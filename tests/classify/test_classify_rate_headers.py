@@ -181,6 +181,7 @@ def test_limits_of_which_much_remains_need_not_be_read() -> None:
     assert len(read_rate_limits(headers, below=0.5)) == 2
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 @given(st.dictionaries(st.from_regex(r"(x-)?ratelimit-[a-z-]{0,30}", fullmatch=True), st.text(max_size=30)))
 def test_no_header_raises(headers: dict[str, str]) -> None:
     """Whatever it says."""

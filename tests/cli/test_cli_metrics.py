@@ -86,6 +86,7 @@ def test_a_run_is_scraped_while_it_goes_on(
         get(url)
 
 
+@pytest.mark.slow  # starts processes
 def test_a_port_in_use_costs_the_metrics_only(llmbatch: Run, prompts: Path) -> None:
     """A note says so and what to do, as JSON where the display is; the run goes on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -149,6 +150,7 @@ def test_an_address_of_another_machine_is_refused(
     assert not silence.was_broken()
 
 
+@pytest.mark.slow  # starts processes
 def test_a_local_file_opens_no_port(llmbatch: Run, prompts: Path, tmp_path: Path) -> None:
     """The folder's file is not the user's."""
     (tmp_path / "llmbatch.toml").write_text('metrics_port = "0.0.0.0:0"\n')
@@ -160,6 +162,7 @@ def test_a_local_file_opens_no_port(llmbatch: Run, prompts: Path, tmp_path: Path
     assert "metrics at" not in done.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_a_config_file_and_a_variable_set_it(llmbatch: Run, prompts: Path, tmp_path: Path) -> None:
     """A number in TOML, text in a variable."""
     (tmp_path / "mine.toml").write_text("metrics_port = 0\n")
@@ -171,6 +174,7 @@ def test_a_config_file_and_a_variable_set_it(llmbatch: Run, prompts: Path, tmp_p
     assert "metrics at http://" in by_name.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_a_run_without_metrics_loads_none_of_it(tmp_path: Path, environment: dict[str, str], prompts: Path) -> None:
     """Neither prometheus-client, nor an HTTP server, nor OpenTelemetry."""
     code = (

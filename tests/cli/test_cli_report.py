@@ -60,6 +60,7 @@ def test_the_page_is_made_from_the_output_alone(llmbatch_here: Run, output: Path
         assert page.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow  # starts processes
 def test_the_page_can_go_to_another_file_or_to_standard_output(llmbatch: Run, output: Path, tmp_path: Path) -> None:
     """``-o FILE`` and ``-o -``; the input may be named in place of the output."""
     (tmp_path / "prompts.jsonl").write_text('"one"\n"two"\n"three"\n')
@@ -81,6 +82,7 @@ def test_an_empty_output_has_a_page(llmbatch_here: Run, tmp_path: Path) -> None:
     assert heading(tmp_path / "o.report.html").startswith("no row has been answered yet")
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize(
     "history",
     [
@@ -174,6 +176,7 @@ def test_a_wrong_report_stops_a_run_before_anything_is_sent(
     assert (tmp_path / "notes.html").read_text() == "<p>mine"
 
 
+@pytest.mark.slow  # starts processes
 def test_a_run_writes_its_page_when_it_ends(llmbatch: Run, prompts: Path, tmp_path: Path) -> None:
     """With the command and its time axis, and without passwords; a later run replaces the page."""
     command = ("run", prompts.name, "-m", "sim/steady", "--report", "night.html", "--progress", "none")
@@ -190,6 +193,7 @@ def test_a_run_writes_its_page_when_it_ends(llmbatch: Run, prompts: Path, tmp_pa
     assert "2 runs" in text
 
 
+@pytest.mark.slow  # starts processes
 def test_a_run_that_fails_writes_its_page_too(llmbatch: Run, prompts: Path, tmp_path: Path) -> None:
     """Here a key is refused: exit code 3, and no line."""
     done = llmbatch("run", prompts.name, "-m", "sim/bad-key", "--report", "night.html", "--progress", "none")
@@ -261,6 +265,7 @@ def test_the_page_tells_of_an_outage_while_it_lasts_after_a_kill_and_in_the_end(
     assert (tmp_path / "night.html").stat().st_size < 300_000
 
 
+@pytest.mark.slow  # starts processes
 def test_the_command_of_the_page_runs(llmbatch: Run, tmp_path: Path) -> None:
     """``docs/report.md`` begins with it."""
     root = Path(__file__).parents[2]

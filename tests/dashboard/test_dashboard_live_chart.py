@@ -55,9 +55,12 @@ def test_news_add_up_to_what_a_new_page_gets(tmp_path: Path) -> None:
 
     for at in begins:
         keep(report, at)
+        wholes = page.wholes
         page.take(chart.news(report))
 
-        assert not page.differs(report), at
+        # A page of its own takes long to make; its worst moments are those around the sending of all.
+        if at % 10 == 0 or page.wholes != wholes:
+            assert not page.differs(report), at
 
     assert page.wholes == 3
     assert sum(row[2] for row in page.data["buckets"] if len(row) > 2 and row[0] >= WALL + 600) == len(begins)

@@ -66,6 +66,7 @@ def test_an_output_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     assert follower.rows == 0
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_no_more_time_is_taken_than_is_given(tmp_path: Path) -> None:
     """The rest is read the next times, and nothing twice."""
     path = tmp_path / "o.jsonl"

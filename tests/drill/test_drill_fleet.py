@@ -18,6 +18,7 @@ from llmbatch.peers.board import Board
 from llmbatch.peers.messages import Reply
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(4))
 def test_a_fleet_of_sixty_probes_once_at_a_time_and_recovers_together(seed: int) -> None:
     score = run_fleet(FleetPlan(60, slots=10, seed=seed))
@@ -39,6 +40,7 @@ def test_a_fleet_of_a_thousand_probes_about_as_rarely_as_one_process() -> None:
     assert score.all_closed_after < score.longest_wait + 3
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(2))
 def test_a_large_fleet_probes_more_rarely_than_a_small_one(seed: int) -> None:
     """A recovery of many is a rush of calls; it is noticed within the longest wait all the same."""
@@ -56,6 +58,8 @@ def test_many_dead_probers_do_not_stop_recovery() -> None:
     assert score.probes_at_once == 1
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_without_sharing_the_fleet_probes_far_more() -> None:
     shared, alone = run_fleet(FleetPlan(60, slots=10)), run_fleet(FleetPlan(60, slots=10, shared=False))
 
@@ -79,6 +83,8 @@ def test_a_board_that_gives_a_fence_twice_is_found(monkeypatch: pytest.MonkeyPat
         run_fleet(FleetPlan(20, slots=5))
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_a_board_that_hands_leases_on_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board_module, "SILENT", 0)
 

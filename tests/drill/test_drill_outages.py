@@ -16,6 +16,8 @@ from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 # Each plays hours of calls, three times as slowly under the tracer of coverage, which learns nothing new from them.
 pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 
+LONG = {"s4-partial", "s6-three-waves", "s8-overload"}
+"""Hours of many calls; s5 has waves too, s2 part of the calls, s9 too little capacity."""
 INCIDENTS = [name for name, scenario in built_in_scenarios().items() if scenario.source]
 HARD = {
     *("s1-flash", "s3-down", "s5-two-waves", "s6-three-waves", "s7-flapping"),
@@ -51,7 +53,7 @@ def play(name: str) -> tuple[Score, float]:
     return run_trial(OPTIONS, plan), OPTIONS.recovery_timeout + slow * round_trips + hung
 
 
-@pytest.mark.parametrize("name", INCIDENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in INCIDENTS])
 def test_every_outage_keeps_what_was_promised(name: str) -> None:
     """No row lost or failed, few calls to a provider that is down, soon back, and little slower than it must be."""
     score, soon = play(name)
@@ -77,7 +79,7 @@ def test_background_errors_open_no_circuit() -> None:
     """5 % of errors for hours."""
     five = Scenario("five", find_scenario("s4-partial").phases[:2], "5 % errors for 2.4 h")
 
-    score = run_trial(OPTIONS, plan_trial(five, OPTIONS, seed=7))
+    score = run_trial(OPTIONS, plan_trial(five, OPTIONS, latency=16.0, seed=7))
 
     assert (score.openings, score.failed) == (0, 0)
     assert score.slowdown < 1.2

@@ -96,6 +96,7 @@ def here(tmp_path: Path, meter: Meter) -> Iterator[Here]:
 RUN = ("run", "p.jsonl", "--progress", "none")
 
 
+@pytest.mark.slow  # starts processes
 def test_each_wire_format_has_its_cost_in_the_line(here: Here, meter: Meter) -> None:
     """Chat, responses, embeddings and messages, as plain decimal numbers; the summary and the status add them up."""
     meter.by_path = {
@@ -127,6 +128,7 @@ def test_each_wire_format_has_its_cost_in_the_line(here: Here, meter: Meter) -> 
     assert sum(Decimal(str(route["cost_usd"])) for route in routes) == Decimal("0.00152306")
 
 
+@pytest.mark.slow  # starts processes
 def test_a_cost_that_is_not_known_is_null_and_never_nothing(here: Here, meter: Meter) -> None:
     """An unknown model, an answer without usage, an unknown tier, a failed row."""
     here.write({"prompt": "a", "model": "openai/gpt-99"}, {"prompt": "a", "model": "openai/gpt-5-mini"})
@@ -149,6 +151,7 @@ def test_a_cost_that_is_not_known_is_null_and_never_nothing(here: Here, meter: M
     assert {(line["status"], line["cost_usd"]) for line in here.lines()} == {("failed", None)}
 
 
+@pytest.mark.slow  # starts processes
 def test_the_tier_that_was_billed_has_its_own_price(here: Here, meter: Meter) -> None:
     """Flex is half; where the provider says that it billed the standard one, that counts."""
     here.write({"prompt": "a"})
@@ -162,6 +165,7 @@ def test_the_tier_that_was_billed_has_its_own_price(here: Here, meter: Meter) ->
     assert [line["cost_usd"] for line in here.lines()] == [Decimal("0.00125")]
 
 
+@pytest.mark.slow  # starts processes
 def test_a_price_file_counts_before_the_list(here: Here) -> None:
     """For the model of a server without a name too."""
     here.write({"prompt": "a"})
@@ -176,6 +180,7 @@ def test_a_price_file_counts_before_the_list(here: Here) -> None:
     assert [line["cost_usd"] for line in here.lines()] == [Decimal("0.005")]
 
 
+@pytest.mark.slow  # starts processes
 def test_the_cap_stops_with_exit_4_and_a_higher_one_goes_on(here: Here) -> None:
     """Nothing is sent beyond it; the message says what was spent, and what to type."""
     here.write(*({"prompt": "a", "max_tokens": 500} for _ in range(20)))
@@ -193,6 +198,7 @@ def test_the_cap_stops_with_exit_4_and_a_higher_one_goes_on(here: Here) -> None:
     assert sorted(line["row"] for line in here.lines()) == list(range(1, 21))
 
 
+@pytest.mark.slow  # starts processes
 def test_an_unknown_price_under_a_cap_is_refused_before_anything_is_sent(here: Here) -> None:
     """By ``run`` and by ``check``."""
     here.write({"prompt": "a"})
@@ -225,6 +231,7 @@ def test_a_cap_that_is_no_amount_is_refused(here: Here, value: str) -> None:
     assert "an amount of US$ above 0, such as 5 or 0.50" in done.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_the_first_command_of_the_page_runs(tmp_path: Path) -> None:
     """``docs/cost.md`` begins with it; it stops at the cap."""
     words = shlex.split((ROOT / "docs" / "cost.md").read_text().split("```sh\n")[1].split("\n")[0])

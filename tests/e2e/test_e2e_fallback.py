@@ -178,6 +178,7 @@ def test_a_pool_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str
     assert "c.toml: pools" in ended.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_a_configuration_that_came_with_a_folder_leads_no_key_elsewhere(tmp_path: Path) -> None:
     """Its pools with another host or key do not count, and that is said; one on this machine does."""
     write(tmp_path, 5)

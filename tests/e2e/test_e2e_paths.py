@@ -47,6 +47,7 @@ def llmbatch(folder: Path, *arguments: str, text: str | None = None) -> subproce
     )
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize(
     ("cache", "name"), [("o.jsonl", "output"), ("./o.jsonl", "output"), ("p.jsonl", "input"), ("link.db", "input")]
 )
@@ -66,6 +67,7 @@ def test_a_cache_at_the_path_of_a_new_output_was_made_first_and_refused_as_a_for
     assert (tmp_path / "p.jsonl").read_text() == '{"prompt": "a"}\n'
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 def test_a_pipe_that_nobody_reads_hung_without_a_word(tmp_path: Path) -> None:
     """Exit 2, and says how to go on; an export too."""
@@ -82,6 +84,7 @@ def test_a_pipe_that_nobody_reads_hung_without_a_word(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 def test_a_pipe_with_a_reader_is_a_stream(tmp_path: Path) -> None:
     """All lines arrive there, as with ``-o -``."""
@@ -102,6 +105,7 @@ def test_a_pipe_with_a_reader_is_a_stream(tmp_path: Path) -> None:
     assert sorted(json.loads(line)["row"] for line in lines) == list(range(1, 301))
 
 
+@pytest.mark.slow  # starts processes
 def test_a_folder_with_the_name_of_the_deferred_file_failed_each_run(tmp_path: Path) -> None:
     """Nothing waits, so it does not matter."""
     (tmp_path / "o.deferred.jsonl").mkdir()

@@ -114,6 +114,7 @@ def after(calls: int, then: Answer, until: Callable[[], bool] = lambda: False) -
 FALLBACK = ("-m", "openai/first", "--fallback", "anthropic/second")
 
 
+@pytest.mark.slow  # starts processes
 def test_rows_go_on_at_the_fallback_and_return(servers: Servers) -> None:
     """The first route fails its first two probes; each line and the summary say who answered."""
     probes: list[None] = []
@@ -144,6 +145,7 @@ def test_rows_go_on_at_the_fallback_and_return(servers: Servers) -> None:
     assert told == {model: count for (model, _), count in answered.items()}
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("begins", [0, 20])
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_route_that_is_refused_is_left_for_the_fallback(servers: Servers, what: str, begins: int) -> None:
@@ -169,6 +171,7 @@ def test_a_route_without_an_address_is_left_for_the_fallback(servers: Servers) -
     assert "its rows go to anthropic/second" in done.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_rows_wait_only_while_all_routes_are_down(servers: Servers) -> None:
     """Both fail for a while; then they are done, whichever is back first."""
     back = time.monotonic() + 3.0
@@ -180,6 +183,7 @@ def test_rows_wait_only_while_all_routes_are_down(servers: Servers) -> None:
     servers.check_lines(ROWS)
 
 
+@pytest.mark.slow  # starts processes
 def test_a_run_whose_routes_are_all_refused_stops(servers: Servers) -> None:
     """Exit 3, and no row has failed: the same command goes on once one of the accounts is in order."""
     servers.first.respond = after(10, REFUSALS["money"])
@@ -194,6 +198,7 @@ def test_a_run_whose_routes_are_all_refused_stops(servers: Servers) -> None:
     servers.check_lines(ROWS)
 
 
+@pytest.mark.slow  # starts processes
 def test_a_killed_run_goes_on_with_its_fallback(servers: Servers) -> None:
     """Killed while the rows are at the fallback, then resumed: one line a row, and lines of both are accepted."""
     servers.write([{"prompt": f"row {number}"} for number in range(1, 401)])
@@ -215,6 +220,7 @@ def test_a_killed_run_goes_on_with_its_fallback(servers: Servers) -> None:
     assert servers.second.count <= 400 + 3 * 4
 
 
+@pytest.mark.slow  # starts processes
 def test_a_batch_row_changes_its_model_alone(servers: Servers) -> None:
     """All other members of the body go to the fallback as they are written."""
     body = '{"messages":[{"role": "user", "content": "h\\u00e9"}],"model":"first","x":1.50}'
@@ -230,6 +236,7 @@ def test_a_batch_row_changes_its_model_alone(servers: Servers) -> None:
     assert set(servers.second.bodies) == {body.replace('"first"', '"second"').encode()}
 
 
+@pytest.mark.slow  # starts processes
 def test_a_pool_leaves_out_the_key_without_money(servers: Servers) -> None:
     """No row fails, the others carry the load by weight within 5 %, and no key is shown."""
     servers.write([{"prompt": f"row {number}"} for number in range(1, 901)])
@@ -300,6 +307,7 @@ def test_bad_routes_are_refused_before_anything_is_sent(
     assert not (servers.folder / "p.results.jsonl").exists()
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("key", ["sk-abcdef0123456789", "abcdef0123456789abcdef", "0123456789ABCDEF0123456789ABCDEF"])
 def test_a_key_in_place_of_its_variable_is_not_shown(servers: Servers, key: str) -> None:
     """Whether the pool is used or not."""
@@ -313,6 +321,7 @@ def test_a_key_in_place_of_its_variable_is_not_shown(servers: Servers, key: str)
     assert servers.first.count == 0
 
 
+@pytest.mark.slow  # starts processes
 def test_a_fallback_that_can_carry_no_row_is_refused(servers: Servers) -> None:
     """All rows are in Anthropic's batch format; with one prompt among them it can carry that one."""
     params = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
@@ -336,6 +345,7 @@ def test_a_fallback_that_can_carry_no_row_is_refused(servers: Servers) -> None:
     assert servers.run(*arguments, **keys).returncode == 0
 
 
+@pytest.mark.slow  # starts processes
 def test_rows_that_name_the_model_of_a_fallback_are_sent_to_the_base_url(servers: Servers) -> None:
     """They went to the fallback's address: rows meant for a server of one's own were sent to OpenAI."""
     servers.write([{"prompt": "hi", "model": model} for model in ("openai/mine", "openai/live") * 20])
@@ -346,6 +356,7 @@ def test_rows_that_name_the_model_of_a_fallback_are_sent_to_the_base_url(servers
     assert servers.check_lines(40) == {("openai/mine", None): 20, ("openai/live", None): 20}
 
 
+@pytest.mark.slow  # starts processes
 def test_a_fallback_may_be_the_same_model_at_its_own_address(servers: Servers) -> None:
     """The gateway of ``--base-url`` is down, so its rows go to the provider itself; resuming accepts both."""
     servers.second.respond = lambda arrival: DOWN
@@ -359,6 +370,7 @@ def test_a_fallback_may_be_the_same_model_at_its_own_address(servers: Servers) -
     assert "60 rows done before" in again.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_pools_on_two_hosts_with_one_key_are_two_routes(servers: Servers) -> None:
     """The second one was taken for the first, and left out."""
     servers.first.respond = lambda arrival: DOWN

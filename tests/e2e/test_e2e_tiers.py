@@ -92,6 +92,7 @@ PROMPTS = [{"prompt": f"row {number}"} for number in range(20)]
 RUN = ("run", "p.jsonl", "-m", "openai/m", "--progress", "plain")
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("row", [{"prompt": "hi"}, {"messages": [{"role": "user", "content": "hi"}]}, {"input": "hi"}])
 def test_flex_is_asked_for_and_told(here: Here, server: Recorder, row: dict[str, Any]) -> None:
     """Chat and responses have the parameter, and the line says what the provider billed."""
@@ -104,6 +105,7 @@ def test_flex_is_asked_for_and_told(here: Here, server: Recorder, row: dict[str,
     assert (line["tier"], line["model"], "route" in line) == ("flex", "openai/m", False)
 
 
+@pytest.mark.slow  # starts processes
 def test_lack_of_capacity_is_waited_out(here: Here, tiered: Tiered) -> None:
     """The rows that met it are asked again, for flex, and none fails; the summary and the status tell the tiers."""
     here.write(PROMPTS)
@@ -121,6 +123,7 @@ def test_lack_of_capacity_is_waited_out(here: Here, tiered: Tiered) -> None:
     assert "flex 20" in here("status", "p.jsonl").stdout
 
 
+@pytest.mark.slow  # starts processes
 def test_rows_without_flex_capacity_go_to_the_standard_tier(here: Here, tiered: Tiered) -> None:
     """At once, and they say so; a fresh look at the output counts as the run did."""
     here.write(PROMPTS)
@@ -141,6 +144,7 @@ def test_rows_without_flex_capacity_go_to_the_standard_tier(here: Here, tiered: 
     assert {route["route"]: route["rows"] for route in status["routes"]} == {"openai/m (flex)": 2, "openai/m": 18}
 
 
+@pytest.mark.slow  # starts processes
 def test_a_run_can_be_resumed_with_another_tier(here: Here, tiered: Tiered) -> None:
     """The tier does not change what is asked, so the output is not refused."""
     here.write(PROMPTS[:3])
@@ -153,6 +157,7 @@ def test_a_run_can_be_resumed_with_another_tier(here: Here, tiered: Tiered) -> N
     assert [line.get("tier") for line in here.lines()] == ["flex"] * 3 + [None] * 3
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("tier", ["flex", "flex,standard"])
 def test_equal_rows_cost_one_answer_whatever_tier_gives_it(here: Here, tiered: Tiered, tier: str) -> None:
     """Those that waited for it were billed nothing, and so name no tier."""
@@ -166,6 +171,7 @@ def test_equal_rows_cost_one_answer_whatever_tier_gives_it(here: Here, tiered: T
     assert told == {("success", None, billed): 1, ("success", True, None): 9}
 
 
+@pytest.mark.slow  # starts processes
 def test_a_batch_row_is_sent_byte_for_byte(here: Here, server: Recorder) -> None:
     """The tier does not apply to it, which is told once; its own tier is told in its line."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -190,6 +196,7 @@ def test_a_rows_own_tier_wins(here: Here, tiered: Tiered) -> None:
     assert [line["tier"] for line in here.lines()] == ["priority", "flex"]
 
 
+@pytest.mark.slow  # starts processes
 def test_the_tier_comes_from_a_variable_or_a_file(here: Here, tiered: Tiered) -> None:
     """As any option."""
     here.write(PROMPTS[:1])
@@ -228,6 +235,7 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(
         assert "openai, azure, gemini, openrouter, groq and cerebras have one" in said
 
 
+@pytest.mark.slow  # starts processes
 def test_rows_of_a_provider_without_flex_fail_alone_or_go_to_its_standard_tier(here: Here, tiered: Tiered) -> None:
     """With flex alone nothing is sent at a price that nobody asked for."""
     here.write([{"prompt": "a"}, {"prompt": "b", "model": "anthropic/claude-haiku-4-5"}])

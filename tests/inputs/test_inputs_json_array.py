@@ -27,6 +27,7 @@ def read(text: bytes, *, block: int = 1 << 16) -> list[bytes | LongLine]:
     return [record for batch in json_records(pieces, "p.json") for record in batch or ()]
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 @given(
     st.lists(VALUES.filter(lambda value: "\\ud" not in json.dumps(value)), max_size=6),
     st.sampled_from([None, 1]),

@@ -167,6 +167,7 @@ def test_a_chosen_number_gives_way_to_a_knee_that_shows(kind: Kind) -> None:
     assert trace.rate(330, 400) >= 0.95 * 40
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_chosen_number_is_not_lowered_where_this_process_may_be_the_bottleneck() -> None:
     """With answers within a millisecond latency tells about our own loop: it rises twofold, and nothing is tried."""
     limit = AdaptiveLimit(40)
@@ -193,6 +194,7 @@ def test_a_rate_bound_elsewhere_does_not_let_it_grow() -> None:
     assert limit.value <= 32
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_refusal_ends_the_climb_and_slower_growth_goes_on() -> None:
     """429 for a burst above 100 in a round trip; refusals are few, and most of the rate is used."""
     tokens, at = 100.0, 0.0
@@ -262,6 +264,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow  # many calls in virtual time
 @given(ceiling=st.integers(1, 1500), is_auto=st.booleans(), story=steps)
 @settings(max_examples=200)
 def test_the_limit_stays_between_one_and_the_ceiling(

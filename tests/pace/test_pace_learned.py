@@ -237,6 +237,7 @@ def test_a_refusal_where_little_remains_is_no_sign_of_another_limit() -> None:
     assert at_once == 60
 
 
+@pytest.mark.slow  # many calls in virtual time
 @given(
     st.lists(
         st.tuples(

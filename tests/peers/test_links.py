@@ -296,6 +296,7 @@ def test_a_plain_store_behind_rediss_is_refused(tmp_path: Path) -> None:
     assert error.hint == "write redis:// instead of rediss://"
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_store_that_speaks_tls_is_refused_without_it(tmp_path: Path) -> None:
     pair = [tmp_path / "key.pem", tmp_path / "cert.pem"]

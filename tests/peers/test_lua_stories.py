@@ -78,6 +78,7 @@ def test_lua_and_the_board_answer_alike(store: StoreServer) -> None:
 
 
 @pytest.mark.slow  # a minute or two of round trips
+@pytest.mark.long
 def test_ten_thousand_stories_show_no_difference(store: StoreServer) -> None:
     """Ten thousand stories: a minute or two, most of it round trips to the server."""
     assert check_equal(store, range(1000, 11_000)) > 300_000
@@ -117,6 +118,7 @@ def test_the_script_uses_the_clock_of_the_server(store: StoreServer) -> None:
     assert 0 <= seconds * 1_000_000 + micros - seq < 60_000_000
 
 
+@pytest.mark.slow  # starts processes
 def test_keys_have_one_hash_tag_and_end_a_day_after_their_last_use(store: StoreServer) -> None:
     lua = LuaBoard(store)
     lua.client.flushall()

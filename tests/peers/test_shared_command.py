@@ -48,6 +48,7 @@ def test_wrong_addresses_are_refused_before_anything_is_sent(tmp_path: Path, add
     assert not (tmp_path / "in.results.jsonl").exists()
 
 
+@pytest.mark.slow  # starts processes
 def test_a_server_that_is_no_store_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     """By the run and by its check, with what to do."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
@@ -70,6 +71,7 @@ def check(folder: Path, *options: str, **environ: str) -> subprocess.CompletedPr
     return run(folder, "--dry-run", *options, **environ)
 
 
+@pytest.mark.slow  # starts processes
 def test_a_check_says_what_store_it_has_found(tmp_path: Path) -> None:
     """Its name and version, and nothing is left in it; a run's refusals are the check's too."""
     with StoreServer(tmp_path) as server:

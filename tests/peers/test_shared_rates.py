@@ -33,6 +33,7 @@ def most_in(times: list[float], seconds: float) -> int:
     return max(sum(begin <= at < begin + seconds for at in times[index:]) for index, begin in enumerate(times))
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_four_processes_keep_one_rate_of_requests() -> None:
     """600 a minute for all: within 1 %, and in no ten seconds more than 2 % above it."""
     fleet = run_fleet(4, 150, Phase(math.inf), latency=0.3, rpm=600, concurrency=8)
@@ -59,6 +60,7 @@ def test_a_rate_that_is_set_while_the_store_is_away_is_kept_without_it() -> None
     assert abs(len(times) - 100) <= 4
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_the_rate_is_dealt_evenly() -> None:
     fleet = run_fleet(4, 100, Phase(math.inf), latency=0.3, rpm=600, concurrency=8)
 
@@ -66,6 +68,7 @@ def test_the_rate_is_dealt_evenly() -> None:
     assert max(counts) - min(counts) <= 6
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_what_some_processes_do_not_use_others_may() -> None:
     """Three of four have little to do: the last one soon gets the whole rate."""
 

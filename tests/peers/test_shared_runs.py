@@ -36,6 +36,7 @@ def closed_at(worker: Worker, fleet: Fleet) -> float:
     return max(event.at for event in worker.of(CircuitChanged) if event.new == "closed") - fleet.began
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_eight_processes_probe_an_outage_one_at_a_time() -> None:
     """One opening tells all; from then on one probe at a time, and all close with the first that passes."""
     fleet = outage_of_eight()
@@ -79,6 +80,7 @@ def test_probes_move_between_processes() -> None:
     assert all(one != other for one, other in pairwise(probers))
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_without_sharing_each_process_probes_alone() -> None:
     """What sharing saves: the same outage with eight circuits that know nothing of each other."""
     shared, alone = outage_of_eight(), outage_of_eight(shared=False)
@@ -87,6 +89,7 @@ def test_without_sharing_each_process_probes_alone() -> None:
     assert alone.calls_between(10, 70) > 2 * shared.calls_between(10, 70)
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(3))
 def test_lost_news_are_found_by_the_poll(seed: int) -> None:
     """Half of the news is lost: still one probe at a time, and everybody closes within two polls of the others."""
@@ -97,6 +100,7 @@ def test_lost_news_are_found_by_the_poll(seed: int) -> None:
     assert max(ends) - min(ends) < 2.5
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_store_that_forgets_in_an_outage_changes_nothing() -> None:
     def forget(workers: list[Worker], hub: Hub) -> None:
         loop = asyncio.get_running_loop()
@@ -109,6 +113,7 @@ def test_a_store_that_forgets_in_an_outage_changes_nothing() -> None:
     assert all(closed_at(worker, fleet) < 83 for worker in fleet.workers)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_without_the_store_each_process_goes_on_with_its_own_circuit() -> None:
     """The links are cut in the outage: every process probes by itself, tells so once, and recovers."""
 
@@ -127,6 +132,7 @@ def test_without_the_store_each_process_goes_on_with_its_own_circuit() -> None:
         assert closed_at(worker, fleet) < 80
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_store_that_comes_back_in_the_outage_coordinates_again() -> None:
     def cut(workers: list[Worker], hub: Hub) -> None:
         loop = asyncio.get_running_loop()
@@ -147,6 +153,7 @@ def test_a_store_that_comes_back_in_the_outage_coordinates_again() -> None:
         ]
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_an_outage_while_the_store_is_away_is_told_when_it_is_back() -> None:
     """Openings that nobody heard are offered again; a process that saw nothing of the outage hears of it."""
 
@@ -180,6 +187,7 @@ class Sick:
         await self._inner.aclose()
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_one_sick_process_does_not_stop_the_others() -> None:
     """Its opening meets a second opinion, which passes at once: the others lose a moment, and once only in a minute."""
 
@@ -236,6 +244,7 @@ def test_a_single_process_with_a_store_recovers_as_one_without() -> None:
     assert with_store.ended - with_store.began < without.ended - without.began + 10
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_slow_store_delays_news_and_nothing_else() -> None:
     """400 ms each way: healthy calls do not wait for it, and an outage still has one probe at a time."""
     slow, fast = (run_fleet(4, 130, *OUTAGE, delay=delay) for delay in (0.4, 0.002))
@@ -244,6 +253,8 @@ def test_a_slow_store_delays_news_and_nothing_else() -> None:
     assert slow.calls_between(0, 10) >= 0.99 * fast.calls_between(0, 10)
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_rows_end_once_in_many_random_fleets() -> None:
     """Random faults of links and board in an outage: no row is lost or ends twice (run_fleet checks)."""
     from random import Random

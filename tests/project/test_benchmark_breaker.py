@@ -22,6 +22,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import breaker as benchmark
+import breaker_field
 from breaker_cost import CELLS, Figures
 from breaker_findings import Finding, fails, passes
 from breaker_goals import goals, leaders
@@ -308,11 +309,12 @@ def test_every_situation_has_a_fault() -> None:
     "fault",
     [pytest.param(fault, marks=[pytest.mark.slow] * (fault in ("serial", "local time", "fork"))) for fault in FAULTS],
 )
-def test_situation_finds_its_fault(fault: str, face: Face) -> None:
+def test_situation_finds_its_fault(fault: str, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     """A breaker with one fault fails the situation that is about it, in the word of the table.
 
     Slow: one waits for a caller that is blocked, one for a real open time, one for children that hang.
     """
+    monkeypatch.setattr(breaker_field, "CHILD_S", 2)  # its children do hang, while threads keep the cores busy
     situation, word = FAULTS[fault]
 
     finding = observe_face(toy(fault), face, situation)

@@ -28,6 +28,7 @@ def measured(folder: Path, *words: str) -> dict[tuple[str, str, str], float]:
     return {(each["case"], each["client"], each["name"]): each["value"] for each in figures}
 
 
+@pytest.mark.slow  # starts processes
 def test_a_small_benchmark_tells_obeyed_limits_from_exceeded_ones(tmp_path: Path) -> None:
     """With headers nearly all that is allowed and hardly a 429; the naive script is refused most of the time."""
     found = measured(tmp_path, "--parts", "limits", "--rates", "60", "--styles", "groq", "--clients", "auto,naive")

@@ -30,7 +30,7 @@ class Recorded(RouteAgainstModel):
         if hasattr(self, "told"):
             steps.update(repr((self.told.now, self.phase, self.rows, self.where, self.named)).encode())
 
-run(15, 20, Recorded)
+run(5, 20, Recorded)
 print(steps.hexdigest())
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,28 @@ def test_a_slow_mark_without_a_reason_is_found() -> None:
     assert list(unexplained("# Real runs.\npytestmark = [pytest.mark.slow]\n")) == []
     assert list(unexplained("@pytest.mark.slow  # a server\ndef test() -> None: ...\n")) == []
     assert list(unexplained("@pytest.mark.slow\ndef test() -> None:\n    '''It works. Slow: a server.'''\n")) == []
+
+
+@pytest.mark.slow  # starts pytest
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [((), [2500]), (("-m", "not slow"), []), (("--long",), [2500, 10_000]), (("-m", "long"), [10_000])],
+)
+def test_long_tests_are_left_out_unless_asked_for(words: tuple[str, ...], sizes: list[int], tmp_path: Path) -> None:
+    """Beside the user's own ``-m``; by the conftest.py of all tests."""
+    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  slow\n  long\n  no_cover\n  traced\n")
+    (tmp_path / "test_sizes.py").write_text(
+        "import pytest\n\n"
+        "@pytest.mark.slow\n"
+        "@pytest.mark.parametrize('size', [2500, pytest.param(10_000, marks=pytest.mark.long)])\n"
+        "def test_all(size): ...\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *words]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == (0 if sizes else 5), done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if "::" in line] == [
+        f"test_sizes.py::test_all[{size}]" for size in sizes
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ COUNTED = (
 )  # fmt: skip
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 @given(st.integers(0, 10_000), st.integers(1, 5))
 def test_counts_are_those_of_one_process_that_saw_all(seed: int, processes: int) -> None:
     """However often each tells in between."""

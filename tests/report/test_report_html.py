@@ -334,6 +334,7 @@ def test_an_output_without_a_line_has_a_page() -> None:
     assert "No row has been answered yet" in text or "no row has been answered yet" in text
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_a_week_with_hundreds_of_errors_stays_under_two_megabytes() -> None:
     """The worst: full history, text of nothing but quotes, hundreds of codes and routes, a hundred outages."""
     groups = FailureGroups()

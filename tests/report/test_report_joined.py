@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,8 @@ buckets = st.lists(
 )
 
 
+@pytest.mark.slow  # up to some seconds of CPU
+@pytest.mark.traced
 @given(st.lists(buckets, max_size=4))
 def test_joined_timelines_lose_no_row_and_stay_bounded(parts: list[list[Bucket]]) -> None:
     """Sums are those of all, and no bucket is earlier than the first."""

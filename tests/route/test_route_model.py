@@ -558,10 +558,11 @@ def run(stories: int, steps: int = 40, machine: type[RouteAgainstModel] = RouteA
     )
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 @pytest.mark.hypothesis
 def test_a_few_stories_go_as_the_model_says() -> None:
     """Short and fixed: what a mutant has to get past."""
-    run(15, 20)
+    run(8, 20)
 
 
 @pytest.mark.hypothesis

@@ -45,6 +45,7 @@ def test_a_provider_without_a_knee_gets_the_ceiling(simulate: Simulate, prompts:
     assert in_flight(story, 25, 0.9 * story.seconds) >= 95
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_each_route_finds_its_own_number(simulate: Simulate, prompts: Prompts) -> None:
     """Two models in one input; together they stay within the ceiling."""
     rows = [row for number in range(900) for row in prompts(1, model="slow" if number % 4 == 0 else "fast")]
@@ -84,6 +85,7 @@ def test_a_request_rate_bounds_auto_too(simulate: Simulate, prompts: Prompts) ->
     assert max((event.limit for event in story.of(LimitChanged)), default=8) <= 16
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_tenants_have_limits_of_their_own(simulate: Simulate, prompts: Prompts) -> None:
     """Each starts with eight; all together stay within the ceiling."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": number % 5}} for number in range(1000)]

@@ -142,6 +142,7 @@ def test_followers_of_a_parked_row_wait_with_it(send: Send) -> None:
     assert all(result.retry_after and result.retry_after > 0 for result in story.deferred)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_any_number_of_followers_fail_in_an_outage_that_nobody_waits_for(send: Send) -> None:
     """``--on-outage fail``: each has its line."""
     story = send(same(3000), Phase(math.inf, "down"), on_outage="fail")
@@ -198,6 +199,7 @@ def test_without_a_cache_equal_rows_are_sent_each(prompts: Prompts, simulate: Ca
     assert calls(story) == 10
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_equal_rows_cost_one_call_also_while_the_first_of_them_moves_to_a_fallback(
     send: Send, prompts: Prompts
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_paused_run_sends_nothing_and_goes_on_with_a_ramp(simulate: Simulate, 
     assert story.ending.exit_code == 0
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_probes_wait_for_the_end_of_a_pause(simulate: Simulate, prompts: Prompts) -> None:
     """A pause in the middle of an outage: nothing asks the provider, and the outage ends by a probe afterwards."""
     story = simulate(
@@ -111,6 +112,7 @@ def test_probes_wait_for_the_end_of_a_pause(simulate: Simulate, prompts: Prompts
     assert story.statuses == {"success": 600}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_pause_during_a_ramp_holds_it(simulate: Simulate, prompts: Prompts) -> None:
     """Just after an outage: what the ramp had regained is regained again."""
     story = simulate(
@@ -179,6 +181,7 @@ def test_a_run_paused_before_its_first_call_waits(simulate: Simulate, prompts: P
     assert story.statuses == {"success": 30}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_lower_concurrency_counts_for_the_next_call(simulate: Simulate, prompts: Prompts) -> None:
     """Calls in flight are not cut off, and none begins before there are fewer than the new limit."""
     lower = Change(options(concurrency=5))
@@ -203,6 +206,7 @@ def test_a_lower_concurrency_holds_over_all_routes(simulate: Simulate, prompts: 
     assert story.statuses == {"success": 300}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_higher_concurrency_is_reached_by_a_ramp(simulate: Simulate, prompts: Prompts) -> None:
     """From 8 to 80: not at once, and within some round trips."""
     higher = Change(options(concurrency=80))
@@ -215,6 +219,8 @@ def test_a_higher_concurrency_is_reached_by_a_ramp(simulate: Simulate, prompts: 
     assert story.statuses == {"success": 2000}
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_auto_gets_another_ceiling(simulate: Simulate, prompts: Prompts) -> None:
     """Down at once, and up again by its search."""
     story = simulate(

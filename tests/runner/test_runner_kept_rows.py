@@ -58,6 +58,8 @@ class Recording(VirtualTransport):
         return await super().post(request, timeout=timeout)
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 @pytest.mark.parametrize("name", ["in.csv", "in.json"])
 def test_long_rows_that_wait_in_an_outage_are_read_back_as_they_were(tmp_path: Path, name: str) -> None:
     """Hundreds of them, of which none is in memory: they are in a file beside the output, until the run ends."""

@@ -36,6 +36,7 @@ def test_first_good_call_comes_within_one_probe_interval(simulate: Simulate, pro
     assert min(after) - 15.0 <= 8.8
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_traffic_ramps_instead_of_stampeding(simulate: Simulate, prompts: Prompts) -> None:
     """After the recovery the calls in flight double a round trip, from two."""
     story = simulate(prompts(600), FINE, DOWN, latency=0.4)

@@ -115,6 +115,7 @@ def test_reported_tokens_per_minute_are_used_and_hardly_ever_exceeded(style: Any
     assert run.refused <= 0.01
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_limit_over_ten_seconds_that_nobody_reports_is_found() -> None:
     """Azure reports requests per minute, and refuses more than ten seconds of them at once."""
     run = send(1000, RateLimits("azure", rpm=600), latency=0.3)
@@ -124,6 +125,8 @@ def test_a_limit_over_ten_seconds_that_nobody_reports_is_found() -> None:
     assert run.refused <= 0.01
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 @pytest.mark.parametrize(
     "limits", [RateLimits("groq", rpm=600, rpd=14400), RateLimits("openai", rpm=600, headers=False)]
 )

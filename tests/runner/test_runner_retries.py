@@ -32,6 +32,7 @@ def retries_beyond(story: Story, rows: int) -> float:
     return most
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.45])
 def test_a_partial_outage_is_not_amplified(simulate: Simulate, prompts: Prompts, share: float) -> None:
     """While there are new rows, retries are a tenth of them and one per second; then all rows still succeed."""
@@ -41,6 +42,7 @@ def test_a_partial_outage_is_not_amplified(simulate: Simulate, prompts: Prompts,
     assert retries_beyond(story, 1500) <= 0
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_without_the_budget_retries_are_the_share_of_errors(
     simulate: Simulate, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +54,7 @@ def test_without_the_budget_retries_are_the_share_of_errors(
     assert retries_beyond(story, 1500) > 100
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_retries_that_fill_the_memory_go_in_turn(simulate: Simulate, prompts: Prompts) -> None:
     """Waiting rows are bounded: from there on a new row is read only as one leaves."""
     story = simulate(prompts(6000), Phase(math.inf, "errors", 0.45, statuses=(500,)), concurrency=40)
@@ -67,6 +70,7 @@ def test_retries_that_fill_the_memory_go_in_turn(simulate: Simulate, prompts: Pr
     assert 500 < most <= 1000 + 2 * 40
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_row_alone_is_retried_as_soon_as_its_backoff_is_over(simulate: Simulate, prompts: Prompts) -> None:
     """The floor keeps a few bad rows as quick as without a budget."""
     quick = simulate(prompts(2000, poison=[3]), Phase(math.inf), concurrency=4, latency=0.5)

@@ -102,6 +102,7 @@ def opened_at(story: Story, route: str) -> float:
     )
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("behavior", ["down", "refuse", "hang", "unauthorized", "bad_request", "quota"])
 def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Prompts, behavior: Any) -> None:
     """No row is parked or fails; the fallback is called within a second; the first route has its rows back."""
@@ -121,6 +122,7 @@ def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Promp
         assert back > 400
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_an_outage_costs_hardly_any_time_with_a_fallback(prompts: Prompts) -> None:
     """The ideal has 40 calls in flight all the time, at whichever route works."""
     story, _ = send(prompts(6000), {"first": [Phase(5), Phase(20, "down"), FINE], "second": [FINE]})
@@ -130,6 +132,7 @@ def test_an_outage_costs_hardly_any_time_with_a_fallback(prompts: Prompts) -> No
     assert story.seconds <= 1.05 * alone.seconds
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_healthy_route_gives_no_row_to_its_fallback(prompts: Prompts) -> None:
     """Not even at its limit of requests in flight, nor while some of its calls fail."""
     errors = Phase(math.inf, "errors", share=0.1)
@@ -159,6 +162,7 @@ def test_a_run_whose_routes_are_all_refused_stops(prompts: Prompts) -> None:
     assert (story.ending.exit_code, story.statuses) == (3, {})
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_rows_are_parked_only_while_all_routes_are_down(prompts: Prompts) -> None:
     """The first that recovers gets them, whichever it is."""
     both = {"first": [Phase(5), Phase(300, "down"), FINE], "second": [Phase(1), Phase(60, "down"), FINE]}
@@ -170,6 +174,7 @@ def test_rows_are_parked_only_while_all_routes_are_down(prompts: Prompts) -> Non
     assert story.seconds < 130
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_fallback_that_is_refused_too_leaves_rows_waiting_for_the_first(prompts: Prompts) -> None:
     """The first route is only down: its rows wait for it, and nothing has failed."""
     story, _ = send(
@@ -179,6 +184,7 @@ def test_a_fallback_that_is_refused_too_leaves_rows_waiting_for_the_first(prompt
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_bad_row_fails_where_it_is_and_visits_no_other_route(prompts: Prompts) -> None:
     """Rows that always fail are theirs, with a fallback or without."""
     story, servers = send(
@@ -189,6 +195,7 @@ def test_a_bad_row_fails_where_it_is_and_visits_no_other_route(prompts: Prompts)
     assert servers.transports["second"].log == []
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_bad_rows_end_though_the_first_route_is_down(prompts: Prompts) -> None:
     """They are judged at the fallback."""
     story, _ = send(
@@ -200,6 +207,8 @@ def test_bad_rows_end_though_the_first_route_is_down(prompts: Prompts) -> None:
     assert story.seconds < 120
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_rows_that_only_the_first_format_can_carry_wait_for_it() -> None:
     """A batch row of Anthropic's format is not sent to a provider that does not know it."""
     batch = [
@@ -218,6 +227,8 @@ def test_rows_that_only_the_first_format_can_carry_wait_for_it() -> None:
     assert servers.good("second") > 100
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_messages_that_the_fallback_cannot_take_wait_for_the_first_route(prompts: Prompts) -> None:
     """Anthropic takes none that are of the system alone; nothing breaks when the others move."""
     odd: list[object] = [{"messages": [{"role": "system", "content": f"row {number}"}]} for number in range(20)]
@@ -231,6 +242,7 @@ def test_messages_that_the_fallback_cannot_take_wait_for_the_first_route(prompts
     assert any(result.model == "anthropic/second" for result in story.results)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_defer_leaves_no_row_that_some_route_takes(prompts: Prompts) -> None:
     """``--on-outage defer`` ends when all that can be done is done."""
     story, _ = send(prompts(1000), {"first": [Phase(5), Phase(math.inf, "down")], "second": [FINE]}, on_outage="defer")
@@ -238,6 +250,7 @@ def test_defer_leaves_no_row_that_some_route_takes(prompts: Prompts) -> None:
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_fail_fails_no_row_that_some_route_takes(prompts: Prompts) -> None:
     """Nor does ``--on-outage fail``."""
     story, _ = send(prompts(1000), {"first": [Phase(5), Phase(math.inf, "down")], "second": [FINE]}, on_outage="fail")
@@ -245,6 +258,7 @@ def test_fail_fails_no_row_that_some_route_takes(prompts: Prompts) -> None:
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_rows_of_a_tenant_go_to_the_fallback_too(prompts: Prompts) -> None:
     """With a circuit for each tenant."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 3}"}} for number in range(1500)]
@@ -275,6 +289,7 @@ def shares(story: Story) -> dict[str, float]:
     return {str(route): count / len(story.results) for route, count in rows.items()}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_pool_shares_its_rows_by_weight(prompts: Prompts) -> None:
     """Each line names the route that answered, never the key."""
     servers = {key: [FINE] for key in KEYS.values()}
@@ -290,6 +305,7 @@ def test_a_pool_shares_its_rows_by_weight(prompts: Prompts) -> None:
     assert {result.model for result in story.results} == {"openai/m"}
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("begins", [0.0, 5.0])
 def test_a_key_of_a_pool_without_money_is_left_out(prompts: Prompts, begins: float) -> None:
     """At once, no row fails, and the others carry the load by weight."""
@@ -307,6 +323,7 @@ def test_a_key_of_a_pool_without_money_is_left_out(prompts: Prompts, begins: flo
     assert rest["openai/m (KEY_C)"] / total == pytest.approx(1 / 3, abs=0.05 * 1 / 3)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_pool_without_a_route_left_goes_to_the_fallback(prompts: Prompts) -> None:
     """And comes back."""
     outage = [Phase(3), Phase(20, "down"), FINE]
@@ -318,6 +335,7 @@ def test_a_pool_without_a_route_left_goes_to_the_fallback(prompts: Prompts) -> N
     assert sum(status == 200 and at > 25 for at, status in sent.transports["key-a"].log) > 100
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_throttled_route_of_a_pool_holds_up_nothing(prompts: Prompts) -> None:
     """Rows go where there is room: what waits at the throttled one is relieved."""
     throttled = [Phase(math.inf, "throttle", share=0.7)]
@@ -339,6 +357,7 @@ def test_rows_may_name_a_pool_each(prompts: Prompts) -> None:
     assert (sent.good("key-a"), sent.good("key-b"), sent.good("first")) == (50, 50, 100)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_moved_rows_are_told(prompts: Prompts) -> None:
     """Each with the route that takes it, and never back and forth without an opening between."""
     story, _ = send(prompts(2000), {"first": [Phase(3), Phase(30, "down"), FINE], "second": [FINE]})
@@ -348,6 +367,8 @@ def test_moved_rows_are_told(prompts: Prompts) -> None:
     assert max(Counter(event.row for event in moved).values()) <= 2
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_each_route_of_a_pool_keeps_its_own_limits(prompts: Prompts) -> None:
     """The rest goes where there is room."""
     routes = [
@@ -416,6 +437,7 @@ def test_a_bad_row_that_is_judged_by_its_own_attempts_ends_after_its_last_route(
     assert max(result.attempts for result in story.results) <= 40
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_probes_of_many_tenants_leave_the_slots_to_rows() -> None:
     """One slot, and a circuit for each of 30 tenants: probes that come after one another would take it for ever."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 30}"}} for number in range(300)]
@@ -447,6 +469,7 @@ def test_rows_of_a_tenant_that_wait_at_its_fallback_go_back_to_the_first_route()
     assert story.seconds < 1_000
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_row_is_not_failed_alone_while_its_fallback_names_a_wait() -> None:
     """It waits for the fallback, which takes it later."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 80}"}} for number in range(160)]

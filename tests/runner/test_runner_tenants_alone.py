@@ -68,6 +68,8 @@ def test_bad_last_rows_of_a_tenant_fail_while_the_route_answers(simulate: Simula
     assert story.seconds < 600
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 @pytest.mark.parametrize("how", [None, 400, 503])
 @pytest.mark.parametrize("good", [0, 20])
 def test_an_outage_that_many_tenants_with_few_rows_meet_costs_none_of_them(

@@ -165,6 +165,7 @@ def test_the_last_row_waits_for_capacity_too(prompts: Prompts) -> None:
     assert story.statuses == {"success": 3}
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("tier", ["flex", "flex,standard"])
 def test_a_wait_that_flex_names_is_obeyed(prompts: Prompts, tier: str) -> None:
     """No flex request is sent before its end."""
@@ -178,6 +179,7 @@ def test_a_wait_that_flex_names_is_obeyed(prompts: Prompts, tier: str) -> None:
     assert tier == "flex,standard" or min(later) >= 400
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_rows_go_to_the_standard_tier_while_flex_has_no_capacity_and_return(prompts: Prompts) -> None:
     """No row is parked or fails, the work goes on at full speed, and flex has its rows back when it takes them."""
     servers = Tiers(lambda now, draw: not 20 <= now < 60)
@@ -195,6 +197,7 @@ def test_rows_go_to_the_standard_tier_while_flex_has_no_capacity_and_return(prom
     assert not any(asked == "default" for at, asked, _ in servers.log if at > 150)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_the_standard_tier_helps_until_flex_has_regained_its_pace(prompts: Prompts) -> None:
     """Flex takes a few rows at first: the others do not wait for it."""
     servers = Tiers(lambda now, draw: not 20 <= now < 60)
@@ -205,6 +208,7 @@ def test_the_standard_tier_helps_until_flex_has_regained_its_pace(prompts: Promp
     assert len(helped) > 0.7 * (20 / STANDARD_SECONDS) * 3
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("options", [{"on_outage": "defer"}, {"max_outage": 30.0}])
 def test_flex_is_not_given_up_while_the_standard_tier_answers(prompts: Prompts, options: dict[str, Any]) -> None:
     """Nothing waits for it, however long it lacks capacity; alone, it ends the run with its rows deferred."""
@@ -217,6 +221,7 @@ def test_flex_is_not_given_up_while_the_standard_tier_answers(prompts: Prompts, 
     assert (alone.ending.exit_code, len(alone.deferred) > 0, alone.statuses["failed"]) == (75, True, 0)
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("slots", [5, 10])
 @pytest.mark.parametrize("tier", ["flex", "flex,standard"])
 def test_what_flex_can_do_is_used(prompts: Prompts, tier: str, slots: int) -> None:
@@ -265,6 +270,7 @@ def test_a_rows_own_tier_wins(tier: str) -> None:
     assert {result.number: result.tier for result in story.results} == {1: "flex", 2: "priority"}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_pool_uses_the_flex_tier_of_each_key_before_any_standard_one(prompts: Prompts) -> None:
     """While flex has capacity no request goes to the standard tier; without it both keys' standard tiers work."""
     pools = {

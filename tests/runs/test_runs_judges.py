@@ -54,6 +54,7 @@ def statuses(results: list[Result]) -> Counter[Status]:
     return Counter(result.status for result in results)
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_an_exception_of_ones_own_can_mean_an_outage() -> None:
     """Usually it is its row's, which fails; judged a failure it opens the circuit, and no row is lost."""
     usual, _ = virtually(down_between(2, 60, BackendError("down")), 200)
@@ -141,6 +142,7 @@ def test_a_judge_that_always_says_throttled_kept_the_run_for_ever(wait: float | 
     assert wait is None or min(later - earlier for earlier, later in itertools.pairwise(sorted(set(waits)))) >= wait
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_throttling_after_answers_is_waited_for() -> None:
     """However long: as a provider's 429. ``max_outage`` bounds it."""
     call = down_between(2, 5_000, BackendError("slow down"))

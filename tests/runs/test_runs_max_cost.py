@@ -102,6 +102,7 @@ def spent_in(output: Path) -> Decimal:
     )
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bill_never_passes_the_cap_and_uses_nearly_all_of_it(tmp_path: Path, seed: int) -> None:
     """200 in flight, random tokens: at least 97 % is spent, and the lines tell the bill to the last digit."""
@@ -117,6 +118,7 @@ def test_the_bill_never_passes_the_cap_and_uses_nearly_all_of_it(tmp_path: Path,
     assert "--max-cost 0.5 is reached" in (summary.stopped_reason or "")
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bill_never_passes_the_cap_through_outages_kills_and_resumes(tmp_path: Path, seed: int) -> None:
     """What hung, broke off, or was in flight at a kill may be billed: the cap holds all the same."""
@@ -139,6 +141,7 @@ def test_the_bill_never_passes_the_cap_through_outages_kills_and_resumes(tmp_pat
     assert len(lines) == len(set(lines))
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seed", range(2))
 def test_a_kill_in_an_outage_wastes_nothing_of_the_cap(tmp_path: Path, seed: int) -> None:
     """Nothing is in flight then: what was booked for the requests before it is free again, but for a few hundredths."""
@@ -156,6 +159,7 @@ def test_a_kill_in_an_outage_wastes_nothing_of_the_cap(tmp_path: Path, seed: int
     assert cap * Decimal("0.96") <= server.billed <= cap
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_second_run_with_the_same_cap_sends_nothing_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     """What the output has cost counts, with or without the sidecar."""
     chance = random.Random(1)
@@ -175,6 +179,8 @@ def test_a_second_run_with_the_same_cap_sends_nothing_and_a_higher_one_goes_on(t
     assert spent_in(tmp_path / "p.results.jsonl") == server.billed
 
 
+@pytest.mark.slow  # many calls in virtual time
+@pytest.mark.traced
 def test_an_output_begun_afresh_has_cost_nothing(tmp_path: Path) -> None:
     """``--overwrite`` forgets what the lines it drops have cost."""
     chance = random.Random(1)
@@ -201,6 +207,7 @@ def test_a_sidecar_that_is_damaged_is_no_sidecar(tmp_path: Path, content: str) -
     assert run(server, source, Decimal("0.03")).calls <= 1
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_rows_without_a_limit_are_bounded_by_the_longest_answer(tmp_path: Path) -> None:
     """No max_tokens: the cap holds, as answers are no more than twice as long as those before."""
     chance = random.Random(3)

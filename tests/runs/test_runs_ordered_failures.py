@@ -30,6 +30,7 @@ async def as_async(count: int) -> AsyncIterator[int]:
         yield number
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("bad", [{0}, {0, 50, 99}, set(range(0, 1000, 10))])
 def test_a_bad_row_at_the_head_of_an_ordered_stream_stopped_it_for_ever(bad: set[int], is_async: bool) -> None:
@@ -46,6 +47,7 @@ def test_a_bad_row_at_the_head_of_an_ordered_stream_stopped_it_for_ever(bad: set
     assert statuses == {"success": 1000 - len(bad), "failed": len(bad)}
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("bad", [range(99), range(100), range(250), range(300, 550)])
 def test_a_block_of_bad_rows_stopped_an_ordered_stream_for_ever(bad: range, is_async: bool) -> None:
@@ -62,6 +64,7 @@ def test_a_block_of_bad_rows_stopped_an_ordered_stream_for_ever(bad: range, is_a
     assert statuses == {"success": 1000 - len(bad), "failed": len(bad)}
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("seconds", [50.0, 3_000.0])
 def test_a_slow_row_that_an_outage_meets_alone_is_kept_in_an_ordered_stream(seconds: float) -> None:
     """It is told from a bad row by rows that are read for that, beyond the bound."""
@@ -85,6 +88,7 @@ def test_a_slow_row_that_an_outage_meets_alone_is_kept_in_an_ordered_stream(seco
     assert run_virtual(main, limit=5_000.0) == {"success": 1000}
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_an_ordered_stream_reads_a_bounded_number_of_rows_ahead_of_a_failing_one() -> None:
     most = 0
 

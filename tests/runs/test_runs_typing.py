@@ -15,6 +15,8 @@ import llmbatch
 
 MEANT = Path(__file__).parent / "typing_batch_runner.py"
 ROOT = Path(llmbatch.__file__).parent.parent
+CACHE = ROOT / ".mypy_cache" / "users"
+"""Shared with test_breaker_typing.py."""
 
 WRONG = """
 from typing import assert_type
@@ -36,9 +38,9 @@ def wrong(tmp_path: Path) -> Path:
     return tmp_path / "wrong.py"
 
 
-def mypy(path: Path, cache: Path) -> list[int]:
+def mypy(path: Path, folder: Path) -> list[int]:
     """The lines of *path* in which ``mypy --strict`` finds an error."""
-    flags = ["--strict", "--warn-unreachable", "--config-file", "", "--cache-dir", str(cache), "--no-error-summary"]
+    flags = ["--strict", "--warn-unreachable", "--config-file", "", "--cache-dir", str(CACHE), "--no-error-summary"]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *flags, str(path)],
         capture_output=True,
@@ -46,7 +48,7 @@ def mypy(path: Path, cache: Path) -> list[int]:
         check=False,
         timeout=280,
         env={"MYPYPATH": str(ROOT), "PATH": ""},
-        cwd=cache,
+        cwd=folder,
     )
     assert done.stderr == ""
     return [

@@ -122,6 +122,7 @@ def test_an_outage_in_the_middle_keeps_the_order_and_every_row(concurrency: int)
     assert seconds < 93 * 1.1 + 300 * 0.2 / concurrency + 20
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("on_outage", ["defer", "fail"])
 def test_an_outage_that_is_not_waited_for_ends_a_stream_in_order(on_outage: Any) -> None:
     """One tenant of two is down for ever: the stream ends, in order, and does not hang on the row at its head."""
@@ -381,6 +382,7 @@ def test_nothing_is_begun_before_the_first_result_is_asked_for() -> None:
     assert list(rows) == [0, 1, 2]
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_plain_loop_changes_threads_less_often_than_there_are_rows() -> None:
     """Results that are there are taken together: waking the other thread takes longer than a row."""
 
@@ -400,6 +402,7 @@ def test_a_plain_loop_changes_threads_less_often_than_there_are_rows() -> None:
     assert len(batches) < 200
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_stream_that_is_collected_on_its_own_thread_ends() -> None:
     """Garbage in a circle is found wherever Python looks for it, also by the thread that the stream would wait for."""
 

@@ -9,13 +9,16 @@ from simulation_bugs import BUGS
 WITHIN = 800
 """The bug that hides best shows in story 333: "charged by the word of the smallest request alone"."""
 
-FIRST = (5, 29, 72, 12, 89, 168, 206, 333)
+FIRST = (5, 29, 72, 12, 89, 70, 168, 206, 275, 333)
 """Of these stories, the ones that have shown bugs are told first: one more bug is mostly found in one of them."""
+
+LONG = {"one parked row probes again and again, and no other has its turn"}
+"""Its story goes on for a quarter of a minute."""
 
 
 @pytest.mark.slow  # up to some seconds of stories
 @pytest.mark.no_cover
-@pytest.mark.parametrize("words", BUGS)
+@pytest.mark.parametrize("words", [pytest.param(words, marks=[pytest.mark.long] * (words in LONG)) for words in BUGS])
 def test_a_planted_bug_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hunt that finds nothing says something only if it finds what is there."""
     BUGS[words](monkeypatch)

@@ -185,6 +185,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(send: Send) -> None:
     assert (snapshot.repaired, snapshot.repairs, snapshot.retries) == (100, 100, 0)
 
 
+@pytest.mark.slow  # many calls in virtual time
 @pytest.mark.parametrize("repair", [0, 1, 3])
 def test_what_never_fits_fails_after_its_repairs(send: Send, repair: int) -> None:
     """With the fault, and the last answer; however many do, that is no outage."""
@@ -230,6 +231,7 @@ def test_what_asking_again_cannot_help_fails_at_once(send: Send, model: str, beh
     assert story.ending.exit_code == 0
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_repair_that_meets_an_outage_is_parked_and_goes_on(send: Send) -> None:
     """No row fails, and no answer is asked for twice."""
     outage = (Phase(3.0), Phase(120.0, "down"))
@@ -258,6 +260,7 @@ def test_a_repair_that_fails_at_random_is_retried_as_it_was(send: Send) -> None:
     assert max(conversations.values()) > 1
 
 
+@pytest.mark.slow  # many calls in virtual time
 def test_a_fallback_is_asked_in_its_own_way(send: Send) -> None:
     """A row whose repair moves to it begins there from the start, and may be repaired there."""
     story = send(

@@ -100,6 +100,8 @@ def faults(series: Series, expression: str, legend: str) -> list[str]:
     return wrong + [f"{{{{{label}}}}}" for label in re.findall(r"\{\{(\w+)\}\}", legend) if label not in shown]
 
 
+@pytest.mark.slow  # up to some seconds of CPU
+@pytest.mark.traced
 def test_every_metric_and_label_of_its_queries_is_in_a_scrape(series: Series) -> None:
     """Of a run that was real but for the clock."""
     found = {(title, expression): faults(series, expression, legend) for title, expression, legend in queries()}

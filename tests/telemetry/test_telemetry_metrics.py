@@ -100,6 +100,7 @@ def test_the_state_of_the_run_is_one_of_a_closed_set() -> None:
     assert running.keys() == finished.keys()
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_ten_thousand_models_hosts_and_codes_make_fewer_than_200_series() -> None:
     """The first few stand for themselves, the rest is "other"; nothing is lost in the sums, at any scrape."""
     stats = fold([started(total=10_000)])
@@ -147,6 +148,7 @@ def test_every_metric_at_its_most_stays_below_the_bound() -> None:
         assert any(name.startswith(f"llmbatch_{metric.name}") for name in names), metric.name
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_counters_never_fall() -> None:
     """Between any two scrapes of a run; Prometheus would take a fall for a new process."""
     stats = RunStats()

@@ -184,6 +184,7 @@ async def test_a_function_is_called_inside_this_process(traced: Traced) -> None:
     assert "_OTHER" in {of(span).get("error.type") for span in traced.calls}
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 async def test_beyond_a_thousand_calls_each_row_has_a_trace_of_its_own(traced: Traced) -> None:
     """Linked to the run; its attempts stay in one trace. Stores of traces bound the size of one."""
     seen: set[int] = set()
@@ -251,6 +252,7 @@ async def test_what_is_not_sampled_costs_no_span(recorder: Recorder) -> None:
     assert not traced.spans
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_an_outage_is_told_by_events_of_the_run() -> None:
     """When the circuit opened and closed, and that it was an outage; not each of its probes."""
     traced = Traced()

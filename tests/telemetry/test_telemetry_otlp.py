@@ -60,6 +60,7 @@ def run(tmp_path: Path, recorder: Recorder) -> Run:
     return run
 
 
+@pytest.mark.slow  # starts processes
 def test_spans_and_metrics_arrive(run: Run, recorder: Recorder, receiver: Receiver) -> None:
     """Complete, by the standard variables, before the command ends; no prompt, answer or key is among them."""
     count = iter(range(99))
@@ -99,12 +100,14 @@ def test_spans_and_metrics_arrive(run: Run, recorder: Recorder, receiver: Receiv
     assert TOKEN not in done.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_without_the_switch_nothing_is_sent(run: Run, receiver: Receiver) -> None:
     """The variables alone change nothing."""
     assert run(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url).returncode == 0
     assert not receiver.posts
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("exporter", ["TRACES", "METRICS"])
 def test_one_of_the_two_can_be_left_out(run: Run, receiver: Receiver, exporter: str) -> None:
     """By the standard variable."""
@@ -114,6 +117,7 @@ def test_one_of_the_two_can_be_left_out(run: Run, receiver: Receiver, exporter: 
     assert {post.path for post in receiver.posts} == {"/v1/metrics" if exporter == "TRACES" else "/v1/traces"}
 
 
+@pytest.mark.slow  # starts processes
 def test_the_service_can_be_named(run: Run, receiver: Receiver) -> None:
     """By the standard variables, which win over our own name."""
     run("--otel", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_SERVICE_NAME="night", OTEL_RESOURCE_ATTRIBUTES="a=b")
@@ -139,6 +143,7 @@ def test_an_endpoint_that_is_down_costs_one_warning(run: Run, progress: str) -> 
     assert TOKEN not in done.stderr
 
 
+@pytest.mark.slow  # starts processes
 def test_headers_that_are_none_are_told_without_their_value(run: Run, receiver: Receiver) -> None:
     """The SDK would log them."""
     done = run("--otel", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_HEADERS=f"Bearer {TOKEN}")
@@ -235,6 +240,7 @@ def test_the_end_does_not_wait_for_an_endpoint_that_hangs(hanging: Hanging) -> N
     assert warned == [f"the last spans and metrics were not sent to {hanging.receiver.url} in time"]
 
 
+@pytest.mark.slow  # up to some seconds of CPU
 def test_spans_that_nobody_takes_do_not_pile_up(hanging: Hanging) -> None:
     """The queue is bounded, the oldest are dropped, and that is told once."""
     warned: list[str] = []
