@@ -159,8 +159,8 @@ def chat_answer(prompt: str, model: str) -> dict[str, Any]:
     }
 
 
-def serving(server: BatchServer, main: Callable[[], Coroutine[Any, Any, _T]], *, limit: float = 30.0) -> _T:
-    """Run *main* while *server* listens; ``server.base`` is its origin."""
+def serving(server: BatchServer, main: Callable[[], Coroutine[Any, Any, _T]], *, limit: float = 120.0) -> _T:
+    """Run *main* while *server* listens; ``server.base`` is its origin. A refused create may wait for 30 s."""
 
     async def run() -> _T:
         runner = web.AppRunner(server.app(), shutdown_timeout=0.1)
