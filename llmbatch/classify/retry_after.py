@@ -108,7 +108,7 @@ def _seconds(text: str, scale: float) -> float | None:
 def _http_date(text: str) -> datetime | None:
     if not 12 <= len(text) <= 64 or ":" not in text:
         return None
-    from email.utils import parsedate_to_datetime  # few answers have a date
+    from email.utils import parsedate_to_datetime  # only waits and resets that are given as an instant need it
 
     try:
         date = parsedate_to_datetime(text)

@@ -24,10 +24,9 @@ from llmbatch.money.prices import Prices
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers
-from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.providers.resolve import ProviderSettings, tiers_of
 from llmbatch.providers.several import SeveralProviders
 from llmbatch.providers.structured.schema import AnswerSchema
-from llmbatch.providers.tier_routes import tiers_of
 from llmbatch.runner.options import Tier
 from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator

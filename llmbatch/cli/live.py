@@ -70,6 +70,8 @@ class Controllable(Protocol):
 class LiveControl:
     """The control of one run; call :meth:`begin` before it, and :meth:`close` after it. Belongs to its event loop."""
 
+    skips = ROW_EVENTS
+
     def __init__(self, output: str) -> None:
         self._path = None if output == "-" or not HAS_SOCKETS else control_path(output)
         self._server: ControlServer | None = None
@@ -83,8 +85,6 @@ class LiveControl:
     ) -> None:
         """Control *runner*; *drain* does what a first Ctrl-C does, *say* tells people."""
         self._runner, self._stats, self._drain, self._say = runner, stats, drain, say
-
-    skips = ROW_EVENTS
 
     def observe(self, event: Event) -> None:
         """Listen once the run has begun. Where that cannot be done it goes on without."""

@@ -32,6 +32,8 @@ class Notifier:
     a command that failed. *environ* is what commands get, and must not hold keys.
     """
 
+    skips = ROW_EVENTS
+
     def __init__(
         self,
         words: str,
@@ -52,8 +54,6 @@ class Notifier:
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-
-    skips = ROW_EVENTS
 
     def observe(self, event: Event) -> None:
         """Take one event."""

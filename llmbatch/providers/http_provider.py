@@ -31,7 +31,6 @@ from llmbatch.providers.local_files import LocalFiles
 from llmbatch.providers.model_use import ModelUse
 from llmbatch.providers.plain_rows import PlainRows
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
-from llmbatch.providers.tier_routes import FLEX_VALUE, TierRoutes
 
 __all__ = ["HttpProvider"]
 
@@ -95,7 +94,11 @@ class HttpProvider:
         self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
         self._settings_of_batch = (_digest(shape), _digest({**endpoint, **shape}))
-        self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
+        self._tiers = None
+        if connection.tiers:
+            from llmbatch.providers.tier_routes import TierRoutes
+
+            self._tiers = TierRoutes(connection.tiers, warn=warn)
         self._files = LocalFiles(connection.allow_files, are_of_server=connection.server_files)
         is_usual = self._asker is None and self._tiers is None and not self._is_raw
         self._plain = PlainRows(takes_messages=self._system is None) if is_usual else None
@@ -170,8 +173,8 @@ class HttpProvider:
         else:
             settings = self._settings[target.is_endpoint_forced]
             members = self._compose(row, kind, target)
-            if self._tiers is not None and self._tiers.asks_for_flex(kind, target, route):
-                members["service_tier"] = FLEX_VALUE
+            if self._tiers is not None:
+                self._tiers.ask(kind, target, route, members)
             if self._asker is not None:
                 self._asker.ask(target.provider, target.endpoint, members)
             if target.url in self._streaming:

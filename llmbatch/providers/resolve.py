@@ -36,7 +36,7 @@ from llmbatch.providers.urls import (
 if TYPE_CHECKING:
     from llmbatch.providers.structured.schema import AnswerSchema
 
-__all__ = ["ProviderSettings", "Resolver", "Target"]
+__all__ = ["ProviderSettings", "Resolver", "Target", "tiers_of"]
 
 _ANTHROPIC_VERSION = "2023-06-01"
 
@@ -147,6 +147,11 @@ class Target:
     model: str
     is_endpoint_forced: bool
     provider: KnownProvider
+
+
+def tiers_of(option: str) -> tuple[str, ...]:
+    """The tiers of the option ``--tier``, preferred first; empty for the standard one alone."""
+    return () if option == "standard" else tuple(option.split(","))
 
 
 class Resolver:

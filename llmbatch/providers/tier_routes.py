@@ -9,21 +9,17 @@ from llmbatch.core.calls import Route
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.providers.formats.row_kind import ParsedRow
 from llmbatch.providers.resolve import Target
+from llmbatch.providers.tiers import has_flex
 
-__all__ = ["FLEX_VALUE", "TIERS", "TierRoutes", "tiers_of"]
+__all__ = ["TIERS", "TierRoutes"]
 
 TIERS = 2
 """The most tiers, and so ranks, that one address has."""
 
 _MOST_ROUTES = 1024
 _PARAMETER = "service_tier"
-FLEX_VALUE = '"flex"'
+_FLEX = '"flex"'
 """The value of the request's parameter, as JSON text."""
-
-
-def tiers_of(option: str) -> tuple[str, ...]:
-    """The tiers of the option ``--tier``, preferred first; empty for the standard one alone."""
-    return () if option == "standard" else tuple(option.split(","))
 
 
 class TierRoutes:
@@ -45,8 +41,6 @@ class TierRoutes:
         Raises:
             MalformedRowError: the run asks for flex alone, and the row's provider or endpoint has none.
         """
-        from llmbatch.providers.tiers import has_flex
-
         own, is_as_written = kind.members.get(_PARAMETER), kind.body is not None
         can_flex = has_flex(target.provider, target.endpoint)
         if is_as_written:
@@ -63,19 +57,18 @@ class TierRoutes:
         if is_as_written:
             return (standard,)
         if own is not None:
-            return (flex,) if own == FLEX_VALUE else (standard,)
+            return (flex,) if own == _FLEX else (standard,)
         if can_flex:
             return (flex, standard)
         self._tell(f"{_lacking(target)}: such rows go to the standard tier")
         return (standard,)
 
-    def asks_for_flex(self, kind: ParsedRow, target: Target, route: Route) -> bool:
-        """Whether the request of a row on *route* gets the parameter."""
-        from llmbatch.providers.tiers import has_flex
-
+    def ask(self, kind: ParsedRow, target: Target, route: Route, members: dict[str, str]) -> None:
+        """Ask for flex in *members* of the request of a row on *route*, unless the row names its tier itself."""
         if kind.body is not None or _PARAMETER in kind.members:
-            return False
-        return route.tier == "flex" if self._has_standard else has_flex(target.provider, target.endpoint)
+            return
+        if route.tier == "flex" if self._has_standard else has_flex(target.provider, target.endpoint):
+            members[_PARAMETER] = _FLEX
 
     def _pair(self, route: Route) -> tuple[Route, Route]:
         pair = self._routes.get(route)

@@ -214,8 +214,8 @@ class RouteState(Sharing):
     def judge_alone(self, now: float, rows_left: int) -> list[Decision]:
         """Judge held rows when no other evidence can come: only held rows are left, and no health check can be sent.
 
-        A few rows, or rows that failed before while others succeeded, are judged by their own attempts over growing
-        waits. More rows may be the beginning of an outage, and open the circuit.
+        A few rows, or rows that failed before while others succeeded (and a few others), are judged by their own
+        attempts over growing waits. More rows may be the beginning of an outage, and open the circuit.
         """
         held = {row: record for row, record in self.evidence.records.items() if record.held}
         if _all_lack_money(record.last for record in held.values()):
@@ -234,8 +234,8 @@ class RouteState(Sharing):
                 return list(self._stop_alone(refused[0], now))
         is_lost = self._unreached is not None and not self.is_reached
         unproven = [row for row, record in held.items() if not record.proven]
-        are_odd = len(unproven) < most and not is_slow and not self.is_tenant  # among rows that failed before
-        if is_lost or (unproven and not few and not are_odd):
+        is_mostly_proven = len(unproven) < most and not is_slow and not self.is_tenant
+        if is_lost or (unproven and not few and not is_mostly_proven):
             was = self.circuit.phase
             return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
         self.evidence.few.update(held if few else unproven)

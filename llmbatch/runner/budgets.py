@@ -119,11 +119,11 @@ class Budgets:
 
     def _booked(self, name: str, per_minute: float, now: float) -> BookedRate | None:
         """A rate that processes share; None where nothing is shared."""
-        from llmbatch.peers.booked_rate import BookedRate
-
         group = self._group
         if group is None:
             return None
+        from llmbatch.peers.booked_rate import BookedRate
+
         rate = BookedRate(name, per_minute, group.send, members=lambda: group.members)
         group.book_with(name, rate, now)
         return rate

@@ -123,8 +123,7 @@ class ProviderArguments:
             return cast("Provider", self.model)
         from llmbatch.providers.http_provider import HttpProvider
         from llmbatch.providers.pools import make_providers, read_pools
-        from llmbatch.providers.resolve import ProviderSettings
-        from llmbatch.providers.tier_routes import tiers_of
+        from llmbatch.providers.resolve import ProviderSettings, tiers_of
 
         settings = ProviderSettings(
             model=self.model,

@@ -14,6 +14,13 @@ def held(story: Story, rows: int) -> None:
         assert kinds(story.call(row, FAILED)) == ["HoldForEvidence"]
 
 
+def failed_before(story: Story, rows: int) -> None:
+    """Rows that each failed while another succeeded."""
+    for row in range(1, rows + 1):
+        story.call(row, FAILED)
+        story.call(100 + row, GOOD)
+
+
 def test_few_held_rows_are_judged_by_their_own_attempts() -> None:
     """They go again after growing waits, and every failure counts from then on."""
     story = Story(failure_threshold=5)
@@ -66,9 +73,7 @@ def test_many_last_rows_that_failed_while_others_passed_are_judged_alone() -> No
     """They are bad, or unlucky."""
     story = Story(failure_threshold=3)
     story.quiet()
-    for row in range(1, 5):
-        story.call(row, FAILED)
-        story.call(100 + row, GOOD)
+    failed_before(story, 4)
     held(story, 4)
 
     decisions = story.route.judge_alone(story.now, 4)
@@ -81,9 +86,7 @@ def test_one_row_that_failed_for_the_first_time_does_not_hold_up_many_that_faile
     """They would wait for three minutes, and be probed one by one. As many as the threshold would be an outage."""
     story = Story(failure_threshold=3)
     story.quiet()
-    for row in range(1, 7):
-        story.call(row, FAILED)
-        story.call(100 + row, GOOD)
+    failed_before(story, 6)
     held(story, 8)
 
     decisions = story.route.judge_alone(story.now, 8)
@@ -96,9 +99,7 @@ def test_as_many_rows_as_the_threshold_that_failed_for_the_first_time_open_the_c
     """Whatever the others met before."""
     story = Story(failure_threshold=3)
     story.quiet()
-    for row in range(1, 7):
-        story.call(row, FAILED)
-        story.call(100 + row, GOOD)
+    failed_before(story, 6)
     held(story, 9)
 
     assert story.route.judge_alone(story.now, 9) == [CircuitMoved("closed", "open")]

@@ -17,8 +17,7 @@ from llmbatch.core.events import CircuitChanged, OutageStarted, RowMoved, RowPar
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import make_providers, read_pools
-from llmbatch.providers.resolve import ProviderSettings
-from llmbatch.providers.tier_routes import tiers_of
+from llmbatch.providers.resolve import ProviderSettings, tiers_of
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.virtual import run_virtual
