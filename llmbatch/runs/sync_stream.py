@@ -6,7 +6,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -60,7 +60,7 @@ class SyncResultStream(Generic[RowT_co, ValueT_co]):
         if not self._batch:
             # All results that are there at once: changing between threads may take longer than a row.
             try:
-                self._batch.extend(self._thread.run(self._stream.next_batch()))
+                self._batch.extend(self._thread.run(self._stream.next_batch))
             except BaseException:
                 self.close()
                 raise
@@ -100,7 +100,7 @@ def _close(thread: _LoopThread, stream: ResultStream[Any, Any]) -> None:
         finally:
             thread.end()
 
-    thread.run_last(close())
+    thread.run_last(close)
 
 
 class _LoopThread:
@@ -119,19 +119,19 @@ class _LoopThread:
         self._thread.start()
         self._loop = started.result()
 
-    def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Run *coro* there, in a copy of this thread's context, and return what it returns.
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Call the async *function* there, in a copy of this thread's context, and return what it returns.
 
         KeyboardInterrupt, or a cancellation of the calling task, cancels it and is raised once it has ended.
 
         Raises:
-            BaseException: whatever *coro* raises.
+            BaseException: whatever *function* raises.
         """
         done: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
 
         def start() -> None:
-            tasks.append(self._loop.create_task(coro))
+            tasks.append(self._loop.create_task(function()))  # here: a Ctrl-C leaves no coroutine behind
             tasks[0].add_done_callback(lambda task: _settle(done, task))
 
         self._loop.call_soon_threadsafe(start)
@@ -143,16 +143,16 @@ class _LoopThread:
             raise
         return done.result()
 
-    def run_last(self, coro: Coroutine[Any, Any, None]) -> None:
-        """Run *coro*, which calls :meth:`end`, and wait for the end of the thread.
+    def run_last(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Call the async *function*, which calls :meth:`end`, and wait for the end of the thread.
 
         On the thread itself, where garbage may be collected, it only begins.
         """
         if threading.current_thread() is self._thread:
-            self._last = self._loop.create_task(coro)
+            self._last = self._loop.create_task(function())
         elif self._thread.is_alive():
             try:
-                self.run(coro)
+                self.run(function)
             finally:
                 self._thread.join()
 
