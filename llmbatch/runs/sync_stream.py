@@ -134,11 +134,17 @@ class _LoopThread:
             tasks.append(self._loop.create_task(function()))  # here: a Ctrl-C leaves no coroutine behind
             tasks[0].add_done_callback(lambda task: _settle(done, task))
 
-        self._loop.call_soon_threadsafe(start)
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # Ctrl-C came before it was to start
+                done.set_exception(asyncio.CancelledError())
+
         try:
+            self._loop.call_soon_threadsafe(start)
             _wait(done)
         except BaseException:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            self._loop.call_soon_threadsafe(cancel)
             wait([done])
             raise
         return done.result()
@@ -180,11 +186,9 @@ def _wait(done: Future[Any]) -> None:
         calling = asyncio.current_task()
     except RuntimeError:
         calling = None
-    if calling is None:
-        wait([done])
-        return
-    canceled_before = calling.cancelling()
-    # In slices: `asyncio.run` turns Ctrl-C into a cancellation, which cannot reach a task that blocks its loop.
+    canceled_before = 0 if calling is None else calling.cancelling()
+    # In slices: `asyncio.run` turns Ctrl-C into a cancellation, which cannot reach a task that blocks its loop; and a
+    # signal that comes just as a wait begins is seen when it ends.
     while not wait([done], timeout=0.1).done:
-        if calling.cancelling() > canceled_before:
+        if calling is not None and calling.cancelling() > canceled_before:
             raise asyncio.CancelledError
