@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,13 @@ def attempts_needed(rate: float, least: int) -> int:
     """Failed attempts that end a row where attempts of good rows fail with *rate*."""
     rate = min(max(rate, LEAST_RATE), MOST_RATE)
     return max(least, math.ceil(math.log(CHANCE) / math.log(rate)))
+
+
+def evidence_needed(failed: Sequence[bool], least: int) -> int:
+    """The same where *failed* tells of each attempt of the others: what few met may be far from their rate."""
+    rate = sum(failed) / len(failed) if failed else 0.0
+    margin = 2.0 * math.sqrt(rate * (1.0 - rate) / len(failed)) if failed else 0.0
+    return attempts_needed(min(TOLERANCE * rate, rate - margin), least)
 
 
 def rows_to_open(rate: float, beside: int, chance: float) -> int:
@@ -311,16 +318,13 @@ class LifeLog:
         proven = [call for call in failed if call.number < newest and (vouched or not self._is_outage(call))]
         others = self._good_attempts(route, apart_from=row)
         since = own[0].at if own else 0.0
-        met = [call for call in others if since <= call.ended <= ended and call.fate != "total"]
-        rate = _rate(met)
-        # What few others met may be far from the rate that they were drawn from.
-        margin = 2.0 * math.sqrt(rate * (1.0 - rate) / len(met)) if met else 0.0
+        met = [call.fate != "good" for call in others if since <= call.ended <= ended and call.fate != "total"]
         least = self.plan.options["max_attempts"]
-        needed = least if vouched else attempts_needed(min(TOLERANCE * rate, rate - margin), least)
+        needed = least if vouched else evidence_needed(met, least)
         if len(proven) < needed:
             raise GuaranteeError(
                 f"claim 6: row {row} failed ({line['error']}), but {len(proven)} attempts speak against it, "
-                f"it takes {needed} where {rate:.0%} of the others' failed"
+                f"it takes {needed} where {sum(met)} of {len(met)} attempts of others failed"
             )
         return not vouched
 

@@ -199,19 +199,26 @@ def _end_for_good(
     rng: Random, places: list[Place], kinds: set[str], weather: dict[str, list[Phase]], at: float
 ) -> None:
     """Some places never come back; there is another for each kind of row, which no run leaves for good."""
-    lost = rng.sample(places, rng.randint(1, len(places)))
-    for place in lost:
-        left = [
-            other
-            for other in places
-            if other is not place and not any(phase.end == math.inf for phase in weather[other.label])
-        ]
-        if all(any(other.carries(kind) for other in left) for kind in kinds):
-            kind = "down" if place.tier == "flex" else rng.choice(["quota", "unauthorized", "down", "hang"])
-            weather[place.label].append(Phase(kind, rng.choice([0.0, at, rng.uniform(0, at + 10)]), math.inf))
+    for place in rng.sample(places, rng.randint(1, len(places))):
+        left = [other for other in places if other is not place and not _is_lost(other, places, weather)]
+        if not all(any(other.carries(kind) for other in left) for kind in kinds):
+            continue
+        kind = "down" if place.tier == "flex" else rng.choice(["quota", "unauthorized", "down", "hang"])
+        if kind in DEAD and not all(any(o.carries(k) for o in left if o.key != place.key) for k in kinds):
+            kind = "down"  # what refuses its key refuses it at the other places too
+        weather[place.label].append(Phase(kind, rng.choice([0.0, at, rng.uniform(0, at + 10)]), math.inf))
     if any(phase.end == math.inf for phases in weather.values() for phase in phases):
         for phases in weather.values():
             phases[:] = [replace(phase, kind="down") if _passes(phase) else phase for phase in phases]
+
+
+def _is_lost(place: Place, places: list[Place], weather: dict[str, list[Phase]]) -> bool:
+    """Whether it never comes back, or its key is refused for good at another place."""
+    return any(
+        phase.end == math.inf and (other is place or (other.key == place.key and phase.kind in DEAD))
+        for other in places
+        for phase in weather[other.label]
+    )
 
 
 def _passes(phase: Phase) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from simulation_law import GuaranteeError
+from simulation_law import GuaranteeError, evidence_needed
 from simulation_servers import DEAD, Place, Sent, Servers
 
 from llmbatch.core.events import (
@@ -45,6 +45,7 @@ class RouteWatch:
 
     def __init__(self, plan: RoutePlan, servers: Servers) -> None:
         self.broken: GuaranteeError | None = None
+        self.by_chance = 0
         self.good_rows = sum(not row.bad for row in plan.rows)
         self._plan = plan
         self._servers = servers
@@ -278,7 +279,21 @@ class RouteWatch:
             ]
             if not [place for place in well if not self._is_paused(self._label(place, row))]:
                 return
+        if self._is_by_chance(event, now):
+            self.by_chance += 1
+            return
         self._break(f"rows: good row {row} ended as failed ({event.code}) at {event.route}")
+
+    def _is_by_chance(self, event: RowFinished, now: float) -> bool:
+        """Whether it met random errors as often as what the other rows of its route met meanwhile asks for."""
+        label, arguments = self._base(event.route), self._plan.arguments
+        here = [call for call in self._servers.sent[self._first_call :] if call.place.label == label]
+        own = [call for call in here if call.row == event.row and call.phase.kind == "errors"]
+        if not own or self._plan.has_tenants:
+            return False
+        met = [call for call in here if call.row != event.row and own[0].at <= call.ended <= now]
+        rates = [not call.is_good for call in met if not call.row or not self._plan.rows[call.row - 1].bad]
+        return len(own) >= evidence_needed(rates, arguments.get("max_attempts", 3))
 
     # Between lives.
 
