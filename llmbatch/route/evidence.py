@@ -242,12 +242,18 @@ class Evidence:
         """Failures that end a row whose exception is the program's own.
 
         Such an exception comes again on the same row, so the least number is enough. Only where rows have succeeded
-        after one (a model's answer that does not parse), as many as such a row meets by chance once in 100,000.
+        after one (a model's answer that does not parse), as many as such a row meets by chance once in 100,000: the
+        posterior predictive probability of so many in a row, after a uniform prior for the rate.
         """
         if not self._own_overcome:
             return 1
-        rate = self._own_overcome / (self._own_overcome + self.rate.rows + 1)  # probes that succeed are no rows
-        return math.ceil(LOG_CHANCE / math.log(max(FLOOR, rate)))
+        failed = self._own_overcome + 1
+        attempts = failed + self.rate.rows + 1  # probes that succeed are no rows
+        needed, log_chance = 0, 0.0
+        while log_chance > LOG_CHANCE:
+            log_chance += math.log(max(FLOOR, (failed + needed) / (attempts + needed)))
+            needed += 1
+        return needed
 
     def _asked_before(self, record: RowRecord) -> int:
         """Failures that rows sent before its last failed call ask for; see :meth:`ErrorRate.needed_before`."""

@@ -26,6 +26,9 @@ CEILING = 0.9
 
 LOG_CHANCE = math.log(CHANCE)
 
+NO_CHANCE = 1e-100
+"""What stands for any smaller chance, as hundreds of failures in a row have: a float may be 0 there."""
+
 GRID = 18
 """Number of rates tried first, evenly spaced in log odds."""
 
@@ -97,7 +100,7 @@ class Sample:
         base = self.failed * log_rate + (self.rows + self.checks) * log_rest
         if not self.unresolved or not self.rows:
             return base  # without one good row all of the others may be bad
-        chances = [(rows, rate**failures) for failures, rows in self.unresolved.items()]
+        chances = [(rows, max(NO_CHANCE, rate**failures)) for failures, rows in self.unresolved.items()]
         bad = _bad_share(self.rows, chances)
         base += self.rows * math.log1p(-bad)
         return base + sum(rows * math.log(bad + (1.0 - bad) * chance) for rows, chance in chances)

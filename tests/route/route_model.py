@@ -157,7 +157,11 @@ class Model:
             if it.kind == "done" and it.word in ("success", "probe"):
                 overcome += self.at(it.rows[0], i).own_errors
                 rows += it.word == "success"
-        return math.log(1e-5) / math.log(max(0.01, overcome / (overcome + rows + 1))) if overcome else 1.0
+        chance, needed = 1.0, 0
+        while overcome and chance > 1e-5:
+            chance *= max(0.01, (overcome + 1 + needed) / (overcome + rows + 2 + needed))
+            needed += 1
+        return max(1, needed)
 
     def times(self) -> list[int]:
         """Numbers of calls with which another time began: a row's first failure after something good since the last."""

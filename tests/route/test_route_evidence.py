@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llmbatch.core.calls import Outcome
 from llmbatch.route.evidence import Evidence, RowRecord
 
 FAILED = Outcome("failure", retry=True, code="http_500")
 THROTTLED = Outcome("throttled", retry=True, code="http_429")
+RAISED = Outcome("rejected", scope="row", retry=True, code="ValueError")
 
 
 def quiet(evidence: Evidence) -> None:
@@ -201,6 +204,27 @@ def test_a_row_is_spent_after_as_many_proven_failures_as_the_law_asks() -> None:
     assert evidence.needed(record) == 3
     assert spent == [False, False, True, True]
     assert evidence.explain(1) == "failed 4 of 3 while 0.0% of other attempts failed, 1 more not proven yet"
+
+
+@pytest.mark.parametrize(
+    ("overcome", "rows", "needed"),
+    [(0, 30, 3), (1, 30, 6), (10, 30, 11), (50, 950, 4), (2500, 7500, 9)],
+)
+def test_an_exception_that_rows_overcame_asks_for_more_the_less_is_known_of_its_rate(
+    overcome: int, rows: int, needed: int
+) -> None:
+    """``prod((overcome + 1 + i) / (overcome + rows + 2 + i))`` is how likely the next failures are, one after another.
+
+    One in 31 of the first rows says little: at a rate of one in four, a good row fails four times in a row in 256.
+    """
+    evidence = Evidence(3)
+    for row in range(1, overcome + 1):
+        evidence.failed(row, row, RAISED)
+        evidence.succeeded(row, 10**6 + row)
+    for row in range(overcome + 1, rows + 1):
+        evidence.succeeded(row, 10**6 + row)
+
+    assert evidence.needed(evidence.failed(10**6, 10**7, RAISED)) == needed
 
 
 def test_a_row_is_never_spent_before_the_least_attempts() -> None:

@@ -91,6 +91,12 @@ def test_rows_still_at_it_may_be_good_ones_in_a_bad_hour() -> None:
     assert Sample(rows=10).needed(3) == 8
 
 
+def test_a_row_that_has_failed_hundreds_of_times_leaves_a_law() -> None:
+    """As in hours of throttling: ``0.01 ** 600`` is 0 as a float, and the run ended with a division by it."""
+    assert Sample(rows=1000, unresolved={600: 1}).needed(3) == 3
+    assert Sample(rows=1, unresolved={10_000: 100}).needed(3) >= 3
+
+
 def test_without_one_good_row_any_number_may_be_bad() -> None:
     """Only requests that no row waits for tell the rate then."""
     assert Sample(checks=10, unresolved={5: 1000}).needed(3) == 8

@@ -111,6 +111,8 @@ class Watch:
         self._newest_failure: Counter[str] = Counter()
         self._failing: dict[str, dict[int, int]] = defaultdict(dict)
         """Rows that failed first since the newest good answer to a later call, each with the number of that call."""
+        self._is_silent: set[str] = set()
+        """Routes of which a health check has failed since the last row succeeded."""
         self._unproven: dict[str, dict[int, int]] = defaultdict(dict)
         """Rows whose last call failed, each with its number; until the circuit closes."""
         self._suspects: set[int] = set()
@@ -215,12 +217,16 @@ class Watch:
             self._suspects.update(proven)
             for row in proven:
                 del failing[row]
+            if proves:
+                self._is_silent.discard(event.route)
         elif event.verdict in ("failure", "rejected", "account_refused") and event.row and not event.probe:
             self._unproven[event.route][event.row] = place
             if event.verdict == "failure":
                 self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
             if event.row not in self._suspects:
                 failing.setdefault(event.row, place)
+        elif event.verdict == "failure" and not event.row:
+            self._is_silent.add(event.route)
         if event.probe and event.verdict is not None:
             self._probes.setdefault(event.route, []).append(event.verdict)
         born = self._ramp_of.pop((event.route, event.row), None)
@@ -243,7 +249,8 @@ class Watch:
             if streak and not answers and self._newest_success[route] < self._newest_failure[route]:
                 self._break("claim 5: the circuit closed by a call that was sent before others failed")
             self._unproven[route].clear()
-            if confirmed or "failure" in answers:  # what failed with a probe speaks against no row
+            if confirmed or "failure" in answers or route in self._is_silent:
+                # What failed as a health check did speaks against no row.
                 self._failing[route].clear()
             self._closings[route].append(self._world + event.at)
             start = 2 if confirmed else max(2, self._plan.options["concurrency"] // 2)

@@ -171,8 +171,11 @@ class LifeLog:
                 charged[call.route, call.row] += 1
         for (route, row), count in charged.items():
             bound = most[route]
+            throttled = [call for call in self.by_route[route] if call.fate == "throttled"]
             if self.plan.bad.get(row) == "429":  # excused now and then, and wherever others are throttled too
-                bound += 20 + sum(call.fate == "throttled" for call in self.by_route[route])
+                bound += 20 + len(throttled)
+            elif any(call.row == row for call in throttled):  # judged by how often requests are throttled, too
+                bound += 20 + sum(call.check for call in throttled)
             if count > bound:
                 raise GuaranteeError(
                     f"claim 4: row {row} failed {count} times by itself in one life, the bound is {bound:.0f}"
