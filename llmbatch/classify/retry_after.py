@@ -2,8 +2,9 @@
 
 The sources, first that parses: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after`` (seconds or an HTTP date),
 ``google.rpc.RetryInfo`` in the error body, the reset time of an exhausted rate limit (``x-ratelimit-reset-*``,
-``anthropic-ratelimit-*-reset``), and last the words of a 429 ("Please try again in 6m0s"). Zero, negative, past,
-above 400 days or garbage means *unknown*, and the next source is tried; the result is never 0.
+``anthropic-ratelimit-*-reset``), the ``estimated_time`` of a 503 (Hugging Face, while it loads a model), and last the
+words of a 429 ("Please try again in 6m0s"). Zero, negative, past, above 400 days or garbage means *unknown*, and the
+next source is tried; the result is never 0.
 
 The local clock is not used. A time is read relative to the answer's own ``date`` header, because the two clocks may
 differ by more than the wait; without that header a time is ignored. Long waits are not shortened.
@@ -94,6 +95,8 @@ def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime 
     yield _longest_reset(headers, now)
     yield _longest_reset(_forwarded_headers(body), now)
     yield _ietf_reset(headers)
+    if status == 503 and isinstance(body, dict):
+        yield _seconds(str(body.get("estimated_time", "")), 1.0)
     if status == 429:
         yield _in_words(_message(body))
     if status in (403, 429):

@@ -184,6 +184,17 @@ def test_reset_headers_say_nothing_on_a_success() -> None:
     assert wait_hint(200, headers, None) is None
 
 
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [(503, 20.0, 20.0), (503, 7, 7.0), (503, "12.5", 12.5), (500, 20.0, None), (503, -3, None), (503, [], None)],
+)
+def test_the_time_that_a_model_takes_to_load_is_a_wait(status: int, value: JSON, seconds: float | None) -> None:
+    """Hugging Face: ``{"error":"Model … is currently loading","estimated_time":20.0}``."""
+    body: JSON = {"error": "Model org/m is currently loading", "estimated_time": value}
+
+    assert wait_hint(status, {}, body) == seconds
+
+
 def test_openrouters_headers_inside_the_body_count() -> None:
     """It repeats the limit that was hit in the error's metadata."""
     body: JSON = {
