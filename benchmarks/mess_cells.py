@@ -386,19 +386,36 @@ def outage_cells() -> Iterator[Cell]:
 # Rows and models that are throttled, slow or dead beside those that are not.
 
 
-def measure_throttled(setup: Setup, rows: int, latency: float, retry_after: float | None) -> Finding:
-    """1 % of the rows are always answered with 429; the others, against their speed alone."""
+def measure_throttled(
+    setup: Setup,
+    rows: int,
+    latency: float,
+    retry_after: float | None,
+    refused_after: float | None = None,
+    concurrency: int = CONCURRENCY,
+) -> Finding:
+    """1 % of the rows are always answered with 429; the others, against their speed alone.
+
+    *refused_after*: seconds until such an answer. Default: *latency*.
+    """
     bad = bad_rows("scattered", 1, rows, setup.seed)
-    refused = Answer(429, latency, retry_after, "rate_limit_exceeded", "Rate limit reached for requests.")
+    refused = Answer(
+        429,
+        latency if refused_after is None else refused_after,
+        retry_after,
+        "rate_limit_exceeded",
+        "Rate limit reached for requests.",
+    )
     good = Answer(200, latency)
 
     def fate(attempt: Attempt) -> Answer:
         return refused if attempt.row in bad else good
 
-    alone = run(rows, fate, limit=3_600, seed=setup.seed, keep=lambda row: row not in bad)
+    options: dict[str, Any] = {"seed": setup.seed, "concurrency": concurrency}
+    alone = run(rows, fate, limit=3_600, keep=lambda row: row not in bad, **options)
     reference = alone.last_good[""]
     most = reference / 0.8
-    story = run(rows, fate, limit=setup.beyond * most + 3_600, seed=setup.seed)
+    story = run(rows, fate, limit=setup.beyond * most + 3_600, **options)
     speed = reference / story.last_good[""] if story.succeeded == alone.succeeded else 0.0
     checks = [
         Check("good rows' speed", speed, least=0.8),
@@ -408,7 +425,7 @@ def measure_throttled(setup: Setup, rows: int, latency: float, retry_after: floa
     ]
     note = f"good rows at {speed:.2f} of {alone.succeeded / reference:,.0f} rows/s"
     ideal_calls = rows + (MAX_ATTEMPTS - 1) * len(bad)
-    ideal = ideal_calls * latency / CONCURRENCY
+    ideal = ideal_calls * latency / concurrency
     return find(story, bad, ideal_calls=ideal_calls, ideal=ideal, checks=checks, note=note, cpu=alone.cpu)
 
 
@@ -523,6 +540,11 @@ def neighbor_cells() -> Iterator[Cell]:
                 lambda setup, rows=rows, latency=latency, wait=wait: measure_throttled(setup, rows, latency, wait),  # type: ignore[misc]
                 quick=latency < 1,
             )
+    yield Cell(
+        "throttled/1% of 6,000 rows of 0.02 s, Retry-After, refused at once, c=4",
+        lambda setup: measure_throttled(setup, 6_000, 0.02, 2.0, 0.001, concurrency=4),
+        quick=True,
+    )
     for status, on_outage in ((503, "wait"), (503, "defer"), (404, "wait"), (404, "defer")):
         yield Cell(
             f"dead/model {status}, {on_outage}",

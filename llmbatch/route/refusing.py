@@ -166,6 +166,7 @@ class Refusing(Judging):
             self.evidence.throttled(call.row if call.kind == "row" else 0, call.serial)
         if record is not None and record.throttled and self.circuit.is_closed and not outcome.is_withheld:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
+            self.evidence.throttled_again()
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, now)]
         if outcome.retry_after is not None:
@@ -174,6 +175,8 @@ class Refusing(Judging):
         if call.kind == "row":
             self.history.throttled[call.row] = self.label
         disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
+        # Rows are throttled alone: the call that takes its slot will tell, where answers may be quicker than that.
+        disprovable = disprovable or (bool(self.calls) and self.evidence.throttles_rows_alone)
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             alone = count == 1 and not outcome.is_withheld

@@ -384,3 +384,46 @@ def test_throttling_that_is_no_answer_is_given_up_where_nothing_was_ever_answere
 
     story.call(2, THROTTLED)
     assert story.route.lost_at == math.inf
+
+
+def throttle_alone(story: Story, row: int) -> None:
+    """*row* is throttled while a call that was sent later succeeds."""
+    large, later = story.send(row), story.send(1000 + row)
+    story.come(large, waiting(THROTTLED, 8.0))
+    story.come(later, GOOD)
+
+
+def test_a_large_row_s_quick_refusal_does_not_stop_the_others_before_one_more_call_is_sent() -> None:
+    """Providers refuse within milliseconds, before the next call is sent: each large row stopped all for 8 s."""
+    story = Story(can_check=True)
+    for _ in range(4):
+        throttle_alone(story, 1)
+    story.send(2)
+    large = story.send(3)
+
+    assert story.come(large, waiting(THROTTLED, 8.0)) == [HoldForEvidence(3)]
+    assert story.route.takes_calls(story.now)
+
+    assert story.call(4, waiting(THROTTLED, 8.0)) == [HoldForEvidence(4)]
+    assert PauseRoute(8.0, "http_429") in story.call(5, waiting(THROTTLED, 8.0)), "so many are the route's"
+
+
+def test_where_retries_mostly_succeed_the_newest_call_s_refusal_still_stops_the_route() -> None:
+    """As at a limit of the route, which refuses a retry no more often than any other call."""
+    story = Story(can_check=True)
+    for row in range(1, 5):
+        throttle_alone(story, row)
+        throttle_alone(story, row)
+        story.call(row, GOOD)
+    story.send(10)
+
+    assert PauseRoute(8.0, "http_429") in story.call(11, waiting(THROTTLED, 8.0))
+
+
+def test_a_large_row_stops_the_route_where_no_call_can_tell_more() -> None:
+    """With nothing else in flight the wait is the route's, as before any row was throttled alone."""
+    story = Story(can_check=True)
+    for _ in range(4):
+        throttle_alone(story, 1)
+
+    assert PauseRoute(8.0, "http_429") in story.call(2, waiting(THROTTLED, 8.0))
