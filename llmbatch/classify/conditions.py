@@ -128,13 +128,13 @@ def day_in_message(now: datetime, message: str) -> datetime | None:
 
 def midnight_in_california(now: datetime, message: str) -> datetime:
     """The next midnight in California, where Google's days of quota begin."""
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
     zone: tzinfo
     try:
+        from zoneinfo import ZoneInfo
+
         zone = ZoneInfo("America/Los_Angeles")
-    except (ZoneInfoNotFoundError, OSError):
-        # No time zone data here: winter time all year is at most an hour late, and never early.
+    except (ImportError, KeyError, OSError):
+        # No time zone data here, or no file handle: winter time all year is at most an hour late, and never early.
         zone = timezone(timedelta(hours=-8))
     tomorrow = now.astimezone(zone).date() + timedelta(days=1)
     return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)

@@ -108,15 +108,27 @@ def _seconds(text: str, scale: float) -> float | None:
     return float(text) * scale if _number(text) else None
 
 
+_usual_date = re.compile(
+    r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) ([12]\d{3}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII
+).fullmatch
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def _http_date(text: str) -> datetime | None:
     if not 12 <= len(text) <= 64 or ":" not in text:
         return None
-    from email.utils import parsedate_to_datetime  # only waits and resets that are given as an instant need it
-
+    usual = _usual_date(text)
     try:
+        if usual is not None:
+            day, year, hour, minute, second = map(int, usual.group(1, 3, 4, 5, 6))
+            return datetime(year, _MONTHS.index(usual[2]) + 1, day, hour, minute, second, tzinfo=UTC)
+        from email.utils import parsedate_to_datetime  # few servers write dates in other forms
+
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    except (ImportError, OSError):
+        return None  # no file handle is left to load it, and a run survives that
     # RFC 5322 reads "-0000" as a naive date; HTTP has no other zone than GMT.
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -39,7 +39,7 @@ from llmbatch.runs.spending import spent_on
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.fleet import Fleet
 from llmbatch.workers.messages import Ending
-from llmbatch.workers.split import sent_more, split_cost, split_number, split_rate, split_sent
+from llmbatch.workers.split import split_cost, split_number, split_rate, split_sent
 
 __all__ = ["run_workers"]
 
@@ -154,7 +154,7 @@ async def _run(
             runner.open_files(settings.input, output, file_options_of(settings)) as files,
             _shared(settings, jobs) as jobs,
         ):
-            fleet = Fleet(_with_cost(jobs, files.left_usd, output, show.earlier), stats, emit, resumed=_resumed)
+            fleet = Fleet(_with_cost(jobs, files.left_usd, output, show.earlier), stats, emit, counted=_counted)
             control = WorkersControl(runner, fleet, emit, left_usd=files.left_usd)
             drain = stack.enter_context(stop_on_signals(fleet, show.say))
             live = LiveControl(output)
@@ -226,5 +226,5 @@ def _with_cost(jobs: Sequence[Settings], left: Decimal | None, output: str, earl
     ]
 
 
-def _resumed(job: Job, calls: int) -> Job:
-    return replace(job, requests_today=sent_more(job.requests_today, calls))
+def _counted(job: Job, sent_today: Callable[[tuple[int, float]], tuple[int, float]]) -> Job:
+    return replace(job, requests_today=sent_today(job.requests_today))

@@ -38,5 +38,9 @@ class DailyBudget:
             self._began, self._used = now, 0.0
         self._used += amount
 
+    def sent(self, now: float) -> tuple[int, float]:
+        """Requests of a period that has not ended, and how many seconds ago it began; none if it has ended."""
+        return (int(self._used), now - self._began) if now < self._began + DAY else (0, math.inf)
+
     def settle(self, reserved: int, used: int, now: float) -> None:
         """Do nothing: a request counts, whatever came of it."""

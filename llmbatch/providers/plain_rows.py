@@ -7,6 +7,7 @@ is the same for all later ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from llmbatch.core.calls import Request
@@ -24,7 +25,7 @@ _MOST_KINDS: Final = 64
 class RowKind:
     """What the requests of rows with the same members and the same model have in common."""
 
-    __slots__ = ("_after", "_before", "_opening", "_request", "_sized", "has_model", "routes", "source")
+    __slots__ = ("_after", "_before", "_like", "_opening", "_sized", "has_model", "routes", "source")
 
     def __init__(self, source: str, before: bytes, after: bytes, request: Request, *, has_model: bool) -> None:
         self.source = source
@@ -33,7 +34,9 @@ class RowKind:
         """Whether the rows name their model."""
         self.routes = (request.route,)
         self._opening = '"' if source == "prompt" else "[{"
-        self._before, self._after, self._request = before, after, request
+        self._before, self._after = before, after
+        self._like = replace(request, body=b"")
+        """A request without its body, which may be large."""
         self._sized = request.tokens - input_tokens(request.body)
         """Tokens of the answers."""
 
@@ -43,10 +46,10 @@ class RowKind:
 
     def request(self, text: str) -> Request:
         """The request of a row with *text* as its content."""
-        first, body = self._request, b"%b%b%b" % (self._before, text.encode(), self._after)
+        like, body = self._like, b"%b%b%b" % (self._before, text.encode(), self._after)
         return Request(
-            *(first.route, first.url, first.headers, body, first.endpoint, input_tokens(body) + self._sized),
-            *(first.settings, first.max_output_tokens, first.answers),
+            *(like.route, like.url, like.headers, body, like.endpoint, input_tokens(body) + self._sized),
+            *(like.settings, like.max_output_tokens, like.answers),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from llmbatch.core.calls import EMPTY_BODY, WEB_PAGE, Outcome
 from llmbatch.route.law import FLOOR, LOG_CHANCE, backoff_steps
-from llmbatch.route.rate import ErrorRate
+from llmbatch.route.rate import ALONE, ErrorRate
 
 __all__ = ["Evidence", "RowRecord", "is_of_no_api", "is_own_error", "what_no_api_answers"]
 
@@ -263,12 +263,13 @@ class Evidence:
 
         Such an exception comes again on the same row, so the least number is enough. Only where rows have succeeded
         after one (a model's answer that does not parse), as many as such a row meets by chance once in 100,000: the
-        posterior predictive probability of so many in a row, after a uniform prior for the rate.
+        posterior predictive probability of so many in a row, after a uniform prior for the rate. At least :data:`ALONE`
+        rows are taken to have succeeded: a bad row among three would be called a hundred times, and paid for.
         """
         if not self._own_overcome:
             return 1
         failed = self._own_overcome + 1
-        attempts = failed + self.rate.rows + 1  # probes that succeed are no rows
+        attempts = failed + max(ALONE, self.rate.rows) + 1  # probes that succeed are no rows
         needed, log_chance = 0, 0.0
         while log_chance > LOG_CHANCE:
             log_chance += math.log(max(FLOOR, (failed + needed) / (attempts + needed)))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from llmbatch.route.law import FLOOR, Sample
 
-__all__ = ["ErrorRate"]
+__all__ = ["ALONE", "ErrorRate"]
 
 PRIOR = 20.0
 """Attempts, one in four of them failed, that :attr:`ErrorRate.cautious` assumes before any is known."""

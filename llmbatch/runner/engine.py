@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import anyio
 from anyio.abc import TaskGroup
@@ -123,7 +123,7 @@ class Engine:
                 self._mute(observer, error)
 
     def _find_observers(self, kind: type[Event]) -> list[Observer]:
-        found = self._observers_of[kind] = [one for one in self._observers if kind not in getattr(one, "skips", ())]
+        found = self._observers_of[kind] = [one for one in self._observers if not _skips(one, kind)]
         return found
 
     def _mute(self, observer: Observer, error: Exception) -> None:
@@ -392,3 +392,8 @@ class Engine:
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
+
+
+def _skips(observer: Observer, kind: type[Event]) -> bool:
+    skips = getattr(observer, "skips", None)
+    return isinstance(skips, Set) and kind in skips  # anything else of this name is the user's own

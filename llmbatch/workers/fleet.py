@@ -8,6 +8,7 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -31,7 +32,8 @@ Job = TypeVar("Job")
 class Fleet(Generic[Job]):
     """Processes that each work on one job. *jobs* are what they are sent; *emit* gets the events of the whole run.
 
-    *resumed* makes the job of a process that takes the place of others, which have sent so many calls.
+    *counted* makes the job of a process from the one that stands for all that take its place. It is given a function
+    that adds what these have sent to the requests of earlier runs; see :meth:`~llmbatch.workers.news.News.sent_today`.
 
     Canceling :meth:`run` ends all of them. Whatever becomes of the parent, its processes notice and end.
     """
@@ -42,10 +44,10 @@ class Fleet(Generic[Job]):
         stats: FoldedStats,
         emit: Callable[[Event], None],
         *,
-        resumed: Callable[[Job, int], Job] = lambda job, calls: job,
+        counted: Callable[[Job, Callable[[tuple[int, float]], tuple[int, float]]], Job] = lambda job, sent: job,
     ) -> None:
         self._jobs = list(jobs)
-        self._resumed = resumed
+        self._counted = counted
         self._news = News(stats, emit)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._endings: dict[int, Ending] = {}
@@ -171,7 +173,7 @@ class Fleet(Generic[Job]):
         self._processes[number] = process
         words: deque[str] = deque(maxlen=_LAST_WORDS)
         try:
-            process.stdin.write(pack(self._resumed(self._jobs[number], self._news.calls(number))))
+            process.stdin.write(pack(self._counted(self._jobs[number], partial(self._news.sent_today, number))))
             if self._is_paused:
                 process.stdin.write(PAUSE)
             if self._stop is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Final
 
 from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStopping
+from llmbatch.pace.daily import DailyBudget
 from llmbatch.report.fold import FoldedStats
 from llmbatch.workers.messages import Done, Ending, Failed, Happened, Message, Told
 
@@ -31,14 +34,19 @@ def stops_all(ending: Ending) -> bool:
 class News:
     """Takes the messages of processes, each known by its number from 0. *emit* gets the events of the whole run."""
 
-    def __init__(self, stats: FoldedStats, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, stats: FoldedStats, emit: Callable[[Event], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stats = stats
         self.emit = emit
         self._notices: set[str] = set()
         self._starts: dict[int, RunStarted] = {}
         self._counted: dict[int, list[int]] = {}
-        self._calls: dict[int, list[int]] = {}
-        """Calls of each process: of those that had its number before, and its own."""
+        self._clock = clock
+        self._calls: dict[int, int] = {}
+        """Calls of each process that has told of any."""
+        self._days: dict[int, DailyBudget] = {}
+        """Calls of all processes with a number, and of runs before, in a day."""
 
     def __repr__(self) -> str:
         return f"<News of {len(self._starts)} processes>"
@@ -47,9 +55,16 @@ class News:
         """Whether process *number* has ever begun its run."""
         return number in self._starts
 
-    def calls(self, number: int) -> int:
-        """How many calls processes with this number have told of, also those that were killed."""
-        return sum(self._calls.get(number, ()))
+    def sent_today(self, number: int, earlier: tuple[int, float]) -> tuple[int, float]:
+        """Requests that processes with this number, also killed ones, have sent in a day that has not ended.
+
+        And how many seconds ago it began. *earlier*: the same of runs before, when the first of them is started.
+        """
+        now = self._clock()
+        day = self._days.get(number)
+        if day is None:
+            day = self._days[number] = DailyBudget(math.inf, earlier[0], now - earlier[1])
+        return day.sent(now)
 
     def take(self, number: int, message: Message) -> Ending | None:
         """Take a message of process *number*; how its run has ended, once it has."""
@@ -57,7 +72,7 @@ class News:
             case Told():
                 self._stats.take(number, message.state)
                 counts = message.state.counts
-                self._calls.setdefault(number, [0, 0])[1] = sum(route.calls.sent for route in message.state.routes)
+                self._count_calls(number, sum(route.calls.sent for route in message.state.routes))
                 self._counted.setdefault(number, [0, 0, 0, 0])[2:] = [counts.success, counts.failed]
             case Happened():
                 self._hear(number, message.event)
@@ -72,9 +87,15 @@ class News:
         if not has_ended and number in self._counted:
             counted = self._counted[number]
             self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
-        self._calls[number] = [self.calls(number), 0]
+        self._calls.pop(number, None)
         for event in self._stats.gone(number, has_ended=has_ended):
             self.emit(event)
+
+    def _count_calls(self, number: int, calls: int) -> None:
+        more = calls - self._calls.get(number, 0)
+        self._calls[number] = calls
+        if more > 0 and number in self._days:
+            self._days[number].reserve(more, self._clock())
 
     def _hear(self, number: int, event: Event) -> None:
         match event:

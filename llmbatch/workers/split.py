@@ -8,7 +8,7 @@ from typing import Final
 
 from llmbatch.core.errors import UsageError
 
-__all__ = ["CostBudget", "Restarts", "sent_more", "split_cost", "split_number", "split_rate", "split_sent"]
+__all__ = ["CostBudget", "Restarts", "split_cost", "split_number", "split_rate", "split_sent"]
 
 _CENT_OF_A_CENT: Final = Decimal("0.000001")
 
@@ -35,11 +35,6 @@ def split_sent(sent: tuple[int, float], count: int) -> list[tuple[int, float]]:
     """
     each, more = divmod(sent[0], count)
     return [(each + (at < more), sent[1]) for at in range(count)]
-
-
-def sent_more(sent: tuple[int, float], calls: int) -> tuple[int, float]:
-    """Requests that were *sent* today, and *calls* since; without any before, the day is taken to begin now."""
-    return (sent[0] + calls, sent[1] if sent[0] else 0.0) if calls else sent
 
 
 def split_rate(whole: float, count: int) -> list[float]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -128,3 +131,47 @@ async def test_an_unknown_host_is_told_over_a_real_look_up() -> None:
     assert not caught.value.sent
     if outcome.code == "unknown_host":
         assert "no-such-host.invalid:80 does not exist" in outcome.message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the file handles of a process")
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "expected"),
+    [
+        (503, {"date": "Mon, 23 Nov 2026 12:00:00 GMT"}, b"", "failure None"),
+        (
+            503,
+            {"date": "Mon, 23 Nov 2026 12:00:00 GMT", "retry-after": "Mon, 23 Nov 2026 12:01:30 GMT"},
+            b"",
+            "failure 90.0",
+        ),
+        (503, {"date": "Monday, 23-Nov-26 12:00:00 GMT"}, b"", "failure None"),
+        (
+            *(429, {"date": "Mon, 23 Nov 2026 12:00:00 GMT"}),
+            b'{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"@type":'
+            b'"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"RequestsPerDay"}]}]}}',
+            "account_refused 72000.0",
+        ),
+    ],
+)
+def test_an_answer_is_classified_though_no_file_handle_is_left(
+    status: int, headers: dict[str, str], body: bytes, expected: str
+) -> None:
+    """Nothing that is not loaded yet can be loaded then."""
+    program = f"""
+        import os, resource
+        from llmbatch.classify.classify import classify_reply
+        from llmbatch.core.calls import Reply
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        try:
+            while True:
+                os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            outcome = classify_reply(Reply({status}, {headers!r}, {body!r}), endpoint="chat", mask=str)
+            print(outcome.verdict, outcome.retry_after)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.stdout.strip(), done.stderr) == (expected, "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.classify.retry_after import wait_hint
+from llmbatch.classify.retry_after import answered_at, wait_hint
 from llmbatch.core.raw_json import JSON
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
@@ -312,3 +314,11 @@ def test_waits_that_a_gateway_passes_on_and_the_ietfs_header_are_read(
 def test_the_clock_of_azures_api_management_is_read(message: str, wait: float | None) -> None:
     """On its 403, which is no refusal of the key."""
     assert wait_hint(403, {}, {"statusCode": 403, "message": message}) == wait
+
+
+@given(st.datetimes(datetime(1000, 1, 1), datetime(2999, 12, 31, 23, 59, 59), timezones=st.just(UTC)))
+def test_the_usual_form_of_a_date_is_read_as_the_standard_library_reads_it(instant: datetime) -> None:
+    """It is read without that, which would have to be loaded in mid-run."""
+    text = format_datetime(instant.replace(microsecond=0), usegmt=True)
+
+    assert answered_at({"date": text}) == parsedate_to_datetime(text) == instant.replace(microsecond=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,3 +178,19 @@ def test_rows_are_counted_by_whose_model_they_take() -> None:
         of.request(row, of.routes(row)[0])
 
     assert (of.models.own, of.models.run) == (3, 3)
+
+
+def test_what_is_known_of_a_kind_does_not_hold_the_content_of_its_first_row() -> None:
+    """A prompt may have 64 MB, and a run 64 kinds of rows."""
+    of = provider()
+    size = 1_000_000
+    tracemalloc.start()
+    try:
+        for number in range(5):
+            composed(of, row_of({"prompt": "x" * size, "model": f"m{number}"}))
+            composed(of, row_of({"prompt": "y", "model": f"m{number}"}))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < size

@@ -159,7 +159,7 @@ class Model:
                 rows += it.word == "success"
         chance, needed = 1.0, 0
         while overcome and chance > 1e-5:
-            chance *= max(0.01, (overcome + 1 + needed) / (overcome + rows + 2 + needed))
+            chance *= max(0.01, (overcome + 1 + needed) / (overcome + max(10, rows) + 2 + needed))
             needed += 1
         return max(1, needed)
 

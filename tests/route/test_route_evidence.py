@@ -208,14 +208,15 @@ def test_a_row_is_spent_after_as_many_proven_failures_as_the_law_asks() -> None:
 
 @pytest.mark.parametrize(
     ("overcome", "rows", "needed"),
-    [(0, 30, 3), (1, 30, 6), (10, 30, 11), (50, 950, 4), (2500, 7500, 9)],
+    [(0, 30, 3), (1, 30, 6), (10, 30, 11), (50, 950, 4), (2500, 7500, 9), (1, 1, 11), (1, 10, 11), (2, 2, 14)],
 )
 def test_an_exception_that_rows_overcame_asks_for_more_the_less_is_known_of_its_rate(
     overcome: int, rows: int, needed: int
 ) -> None:
     """``prod((overcome + 1 + i) / (overcome + rows + 2 + i))`` is how likely the next failures are, one after another.
 
-    One in 31 of the first rows says little: at a rate of one in four, a good row fails four times in a row in 256.
+    One in 31 of the first rows says little: at a rate of one in four, a good row fails four times in a row in 256. Of
+    fewer than ten rows it would say next to nothing, and a bad row would be called hundreds of times.
     """
     evidence = Evidence(3)
     for row in range(1, overcome + 1):

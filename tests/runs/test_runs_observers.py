@@ -113,6 +113,18 @@ async def test_an_observer_is_not_called_for_the_events_that_it_skips() -> None:
     assert sum(type(event) in ROW_EVENTS for event in watcher.events) == 9
 
 
+@pytest.mark.parametrize("own", [0, None, "CallSent", lambda event: True], ids=lambda own: type(own).__name__)
+async def test_an_attribute_skips_that_is_no_set_of_kinds_is_the_observers_own(own: object) -> None:
+    """Such as a number of rows that were skipped: that ended the run."""
+    watcher: Any = Watcher()
+    watcher.skips = own
+
+    results = await BatchRunner(echo, observers=[watcher]).map(range(3))
+
+    assert all(result.ok for result in results)
+    assert sum(type(event) in ROW_EVENTS for event in watcher.events) == 9
+
+
 async def test_an_observer_that_raises_was_muted_unheard(caplog: pytest.LogCaptureFixture) -> None:
     """Its exception is logged with the traceback, once; the run and the others go on."""
     watcher = Watcher()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import UsageError
-from llmbatch.workers.split import CostBudget, Restarts, sent_more, split_cost, split_number, split_rate, split_sent
+from llmbatch.workers.split import CostBudget, Restarts, split_cost, split_number, split_rate, split_sent
 
 COUNTS = st.integers(1, 64)
 
@@ -54,13 +53,6 @@ def test_requests_of_a_day_that_were_sent_are_split_as_their_limit(count: int, m
     assert {ago for _, ago in shares} == {60.0}
     left = [max(0, limit - share) for limit, (share, _) in zip(limits, shares, strict=True)]
     assert sum(left) == max(0, count + more - sent)
-
-
-def test_a_process_that_takes_the_place_of_another_goes_on_with_its_requests() -> None:
-    """Their day began with the first of earlier runs, else it is taken to begin now."""
-    assert sent_more((0, math.inf), 0) == (0, math.inf)
-    assert sent_more((0, math.inf), 7) == (7, 0.0)
-    assert sent_more((3, 60.0), 7) == (10, 60.0)
 
 
 @given(COUNTS, st.decimals(0, 1000, places=9))

@@ -22,7 +22,7 @@ from llmbatch.core.events import Notice
 from llmbatch.runs.ray.worker import Heard, ShardJob, Sight
 from llmbatch.workers.messages import Ending, Failed, shifted
 from llmbatch.workers.news import News, stops_all
-from llmbatch.workers.split import CostBudget, Restarts, sent_more
+from llmbatch.workers.split import CostBudget, Restarts
 
 __all__ = ["RayFleet"]
 
@@ -215,7 +215,7 @@ class RayFleet:
         """Run shard *number* on an actor; None if that was killed meanwhile."""
         run_id = f"{number}-{next(self._run_numbers)}"
         job = self._jobs[number]
-        job = replace(job, requests_today=sent_more(job.requests_today, self._news.calls(number)))
+        job = replace(job, requests_today=self._news.sent_today(number, job.requests_today))
         if self._budget is not None:
             takers = min(len(self._places), 1 + len(self._waiting) + len(self._short) + self._running)
             most = self._budget.grant(number, self._spent(number), takers)
