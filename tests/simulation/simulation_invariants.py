@@ -221,10 +221,10 @@ class Watch:
                 self._is_silent.discard(event.route)
         elif event.verdict in ("failure", "rejected", "account_refused") and event.row and not event.probe:
             self._unproven[event.route][event.row] = place
-            if event.verdict == "failure":
-                self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
-            if event.row not in self._suspects:
-                failing.setdefault(event.row, place)
+            if event.row not in self._suspects and event.row not in failing:
+                failing[event.row] = place
+                if event.verdict == "failure":  # what has failed before opens no circuit
+                    self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
         elif event.verdict == "failure" and not event.row:
             self._is_silent.add(event.route)
         if event.probe and event.verdict is not None:
