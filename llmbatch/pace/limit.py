@@ -258,7 +258,8 @@ class AdaptiveLimit:
         without a success between them gives no new information about that.
         """
         usual = self._value if self._proven else self._slow_start
-        self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self._knee.cap))
+        start = min(RAMP_START, usual)
+        self._value = min(max(start, self._value), in_flight + start, float(self._knee.cap))
         self._slow_start = min(max(usual, self._value), float(self._knee.cap))
         self._proven = False
         self._restart_counts()

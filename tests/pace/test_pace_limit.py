@@ -314,3 +314,17 @@ def test_no_answer_brings_more_than_one_request_more() -> None:
 
     assert all(after <= before + 1 for before, after in pairwise(values))
     assert values[-1] > 5
+
+
+def test_a_ramp_after_a_wait_begins_with_one_where_two_were_too_many() -> None:
+    """A server that takes one at a time refused each row beside the first call after every wait, for ever."""
+    limit = AdaptiveLimit(8)
+    for serial in range(1, 20):
+        limit.on_pushback(serial, serial)
+    assert limit.value == 1
+
+    limit.resume(0)
+    assert limit.value == 1, "as many as before the wait"
+
+    limit.on_success(100)
+    assert limit.value == 2, "and more as soon as one succeeds"
