@@ -20,7 +20,8 @@ def requests_today(settings: Settings, output: str) -> tuple[int, float]:
         return NOTHING_EARLIER.requests_today
     sent, began = read_history(Path(output)).timeline.calls_of_period(DAY)
     ago = time.time() - began
-    return (sent, ago) if sent and 0 <= ago < DAY else NOTHING_EARLIER.requests_today
+    # Below 0 where the clock was set back: the day is taken to begin now.
+    return (sent, max(0.0, ago)) if sent and -DAY < ago < DAY else NOTHING_EARLIER.requests_today
 
 
 def told_earlier(output: str, sent: tuple[int, float], per_day: float) -> str:

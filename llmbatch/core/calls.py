@@ -88,7 +88,7 @@ class Request:
 class Reply:
     """A complete HTTP response; the body is decompressed and otherwise unchanged.
 
-    Look up ``headers`` by lower-case names. Iterating over it gives the names as the provider spelled them.
+    The names of ``headers`` are in lower case.
     """
 
     status: int
