@@ -215,6 +215,19 @@ def test_starting_afresh_does_not_take_old_results() -> None:
     assert world.paid == 120
 
 
+def test_a_cap_was_accepted_with_the_batch_price_of_input_alone(tmp_path: Path) -> None:
+    """The answers would have cost nothing under it; it is refused as a missing batch price is."""
+    prices, source = tmp_path / "prices.toml", tmp_path / "in.jsonl"
+    prices.write_text('["m"]\ninput = 10.0\noutput = 10.0\n["m".batch]\ninput = 5.0\n')
+    source.write_bytes(rows_of({"prompt": "hello"}))
+    runner: BatchRunner[Any, Any] = BatchRunner(
+        "m", via="batch", base_url="http://localhost:1/v1", max_cost=5, prices=str(prices), environ={}
+    )
+
+    with pytest.raises(UsageError, match="needs the batch price of m"):
+        asyncio.run(runner.run(source))
+
+
 @pytest.mark.slow  # many calls in virtual time
 def test_the_cap_holds_back_batches_that_could_exceed_it(tmp_path: Path) -> None:
     """Exit 4 before the batch that could cost too much; what was collected counts, and a higher cap goes on."""

@@ -15,6 +15,7 @@ from llmbatch.core.exchange import Exchanger
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.input import Input
+from llmbatch.money.estimate import is_priced
 from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
@@ -128,7 +129,7 @@ def check_batch_price(prices: Prices, options: RunOptions, first: BatchRow | Non
     if first is None or options.max_cost is None:
         return
     name = first.request.route.model or first.request.route.label
-    if batch_price(prices.of(name)) is None:
+    if not is_priced(batch_price(prices.of(name)), first.request):
         raise UsageError(
             f"--max-cost needs the batch price of {name}, which is unknown",
             hint=f'name it in a file: --prices prices.toml, with ["{name}".batch], input = 0.125 and output = 1.0',
