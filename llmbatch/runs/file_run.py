@@ -50,7 +50,7 @@ from llmbatch.runs.batches.held_rows import refuse_held_rows
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
-from llmbatch.runs.input_notices import about_input
+from llmbatch.runs.input_notices import about_input, why_torn
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.other_parts import check_other_parts, result_elsewhere
 from llmbatch.runs.preflight import (
@@ -391,7 +391,7 @@ class FileRun:
     def cut_off(self) -> str | None:
         """Which last line, or record, of the input is cut off; None if it is complete."""
         torn_line, unit = self.source.torn_line, self._rows.unit
-        return None if torn_line is None else f"{unit} {torn_line} of the input is cut off"
+        return None if torn_line is None else f"{unit} {torn_line} of the input {why_torn(unit)}"
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
