@@ -112,7 +112,7 @@ class FileRun:
         is_whole: bool = False,
         is_live: bool = True,
         needs_key: bool = True,
-        check_rows: Callable[[Input], None] = lambda rows: None,
+        check_rows: Callable[[Input, str, Filesystem], None] | None = None,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
@@ -120,7 +120,7 @@ class FileRun:
         system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
         so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
         *is_live*: no batches are looked after. *needs_key*: rows are sent from here, or with the same environment.
-        *check_rows*: one more check of the input.
+        *check_rows*: one more check, of the input and the output.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -140,7 +140,8 @@ class FileRun:
         )
         with contextlib.nullcontext() if needs_key else contextlib.suppress(MissingKeyError):
             check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
-        check_rows(rows)
+        if check_rows is not None:
+            check_rows(rows, path, self._filesystem)
         if not how.force:
             refuse_held_rows(path, self._shard, self._filesystem, is_live=is_live, folder=self._folder)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
