@@ -392,7 +392,7 @@ class FileRun:
     def cut_off(self) -> str | None:
         """Which last line, or record, of the input is cut off; None if it is complete."""
         torn_line, unit = self.source.torn_line, self._rows.unit
-        return None if torn_line is None else f"{unit} {torn_line} of the input {why_torn(unit)}"
+        return None if torn_line is None else f"{self._input}:{torn_line}: the last {unit} {why_torn(unit)}"
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""

@@ -278,7 +278,8 @@ def test_an_open_quote_takes_the_rest_of_the_file_and_is_told(folder: Folder) ->
     assert "record 2, the last one, has no end (is a quote not closed?)" in checked
     assert "p.csv:2: the last record is cut off, or has a quote that is not closed: it gets no result yet" in said
     assert "a quote that is not closed takes in all that follows it" in said
-    assert "record 2 of the input is cut off, or has a quote that is not closed" in quiet
+    assert "error: p.csv:2: the last record is cut off, or has a quote that is not closed\n" in quiet
+    assert "hint: run the same command again once it is complete; a quote" in quiet
     assert folder.prompts() == Counter(["one", "two", "three"])
 
 
