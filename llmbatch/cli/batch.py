@@ -57,8 +57,8 @@ def adopt(path: str, ids: Sequence[str], *, ignores: bool) -> int:
             "no batch is named", hint=f"llmbatch batch {'ignore' if ignores else 'adopt'} OUTPUT BATCH_ID…"
         )
     BatchCommands(_output(path), HttpExchanger()).say("ignore" if ignores else "adopt", ids)
-    what = "is not waited for" if ignores else "is collected"
-    print_note(f"{plural(len(ids), 'batch', 'batches')} noted: {what} when the run's command is typed again")
+    what = "waited for no more" if ignores else "collected"
+    print_note(f"{plural(len(ids), 'batch', 'batches')} noted, to be {what} when the run's command is typed again")
     return 0
 
 

@@ -6,6 +6,7 @@ from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Row
 from llmbatch.display.format import count, plural
+from llmbatch.money.estimate import is_priced
 from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.runner.options import RunOptions
@@ -56,7 +57,7 @@ class BatchCheck:
         self.tokens += bound.tokens
         self.size_bytes += size
         name = bound.request.route.model or bound.request.route.label
-        if len(self._unpriced) < 10 and batch_price(self._prices.of(name)) is None:
+        if len(self._unpriced) < 10 and not is_priced(batch_price(self._prices.of(name)), bound.request):
             self._unpriced[name] = None
 
     def to_json(self) -> JSON:

@@ -290,7 +290,9 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         where = _where(finding, report.unit)
         facts.append(("malformed", f"{finding.count:,} {code}, {where}: {shown(finding.example)[:200]}"))
     if report.cut_off is not None:
-        why = f"{report.unit} {report.cut_off:,}, the last one, has no end: a run gives it no result until it has one"
+        quote = "" if report.unit == "line" else " (is a quote not closed?)"
+        where = f"{report.unit} {report.cut_off:,}, the last one"
+        why = f"{where}, has no end{quote}: a run gives it no result until it has one"
         facts.append(("cut off", why))
     if report.duplicates.count:
         found = report.duplicates

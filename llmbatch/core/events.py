@@ -23,6 +23,7 @@ __all__ = [
     "LimitLearned",
     "Notice",
     "Observer",
+    "ObserverFailed",
     "OptionChanged",
     "OutageEnded",
     "OutageStarted",
@@ -278,6 +279,11 @@ class Notice:
     level: Literal["info", "warning", "error"]
     message: str
     hint: str = ""
+
+
+@record
+class ObserverFailed(Notice):
+    """An observer raised and is not called any more. Who emits it has logged the exception."""
 
 
 @record

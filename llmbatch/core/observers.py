@@ -1,19 +1,23 @@
-"""Observers given by users, which are objects or plain functions: what each becomes, and what is refused.
+"""Observers of a run: what those given by users become, what is refused, and what becomes of one that raises.
 
 :mod:`llmbatch.core.events` has the events and the protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Set
 from inspect import iscoroutinefunction
 from types import CoroutineType
 from typing import cast
 
+from llmbatch.core.call_details import CallDetails, call_observers
 from llmbatch.core.errors import UsageError
-from llmbatch.core.events import Event, Observer
+from llmbatch.core.events import Event, Observer, ObserverFailed
 
-__all__ = ["FunctionObserver", "as_observers"]
+__all__ = ["FunctionObserver", "Observers", "as_observers"]
+
+_log = logging.getLogger("llmbatch.observers")
 
 
 class FunctionObserver:
@@ -37,6 +41,55 @@ class FunctionObserver:
             if isinstance(returned, CoroutineType):
                 returned.close()
             raise TypeError(f"{self.name} is async, and observers are called without being awaited")
+
+
+class Observers:
+    """The observers of one run. One that raises is removed, and that is told once; *now* is the event loop's clock."""
+
+    def __init__(self, observers: Iterable[Observer], now: Callable[[], float]) -> None:
+        self._all = list(observers)
+        self._now = now
+        self._of: dict[type[Event], list[Observer]] = {}
+        """Those that do not skip events of a kind."""
+        self.of_calls = call_observers(self._all)
+        """Those that :meth:`observe_call` tells of each call."""
+
+    def observe(self, event: Event) -> None:
+        """Pass *event* to the observers."""
+        kind = type(event)
+        for observer in self._of.get(kind) or self._find(kind):
+            try:
+                observer.observe(event)
+            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
+                self._remove(observer, error)
+
+    def observe_call(self, details: CallDetails) -> None:
+        """Pass *details* to the observers that ask for them."""
+        for observer, observe_call in self.of_calls:
+            try:
+                observe_call(details)
+            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
+                self._remove(observer, error)
+
+    def _find(self, kind: type[Event]) -> list[Observer]:
+        found = self._of[kind] = [one for one in self._all if not _skips(one, kind)]
+        return found
+
+    def _remove(self, observer: Observer, error: Exception) -> None:
+        rest = [other for other in self._all if other is not observer]
+        if len(rest) == len(self._all):
+            return  # it raised again, on being told that another did, and was removed then
+        self._all = rest
+        self._of.clear()
+        self.of_calls = call_observers(rest)
+        name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
+        _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
+        self.observe(ObserverFailed(self._now(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
+
+
+def _skips(observer: Observer, kind: type[Event]) -> bool:
+    skips = getattr(observer, "skips", None)
+    return isinstance(skips, Set) and kind in skips  # anything else of this name is the user's own
 
 
 def as_observers(observers: Iterable[Observer | Callable[[Event], object]]) -> list[Observer]:

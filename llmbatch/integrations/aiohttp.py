@@ -65,13 +65,13 @@ class CircuitMiddleware:
             permit = breaker.acquire()
         except CircuitOpenError as error:
             raise CircuitConnectionError(*error.args) from None
-        guard = GuardedRequest(breaker, permit, lambda message, body: _BadAnswer(request, None, 0, message, body))
+        guard = GuardedRequest(breaker, permit, lambda message, body: BadAnswer(request, None, 0, message, body))
         try:
             response = await handler(request)
             if response.status >= 400:
                 length = response.content_length
                 body = await response.read() if length is None or length <= MAX_KEPT else b""
-                guard.failed(_BadAnswer(request, response, response.status, response.reason or "", body))
+                guard.failed(BadAnswer(request, response, response.status, response.reason or "", body))
                 return response
         except BaseException as error:
             guard.failed(error)
@@ -87,7 +87,7 @@ class CircuitMiddleware:
         return f"<CircuitMiddleware {self.circuits!r}>"
 
 
-class _BadAnswer(aiohttp.ClientResponseError):
+class BadAnswer(aiohttp.ClientResponseError):
     """An answer with an error. Never raised: it is only judged."""
 
     def __init__(

@@ -90,7 +90,7 @@ class CircuitAdapter(HTTPAdapter):
             permit = breaker.acquire()
         except CircuitOpenError as error:
             raise CircuitConnectionError(*error.args, request=request) from None
-        guard = GuardedRequest(breaker, permit, lambda message, body: _BadAnswer(message, body, request))
+        guard = GuardedRequest(breaker, permit, lambda message, body: BadAnswer(message, body, request))
         try:
             response = super().send(request, *args, **kwargs)
             if response.status_code >= 400:
@@ -107,7 +107,7 @@ class CircuitAdapter(HTTPAdapter):
         return response
 
 
-class _BadAnswer(requests.RequestException):
+class BadAnswer(requests.RequestException):
     """An answer with a good status that has an error inside. Never raised: it is only judged."""
 
     def __init__(self, message: str, body: JSON, request: requests.PreparedRequest) -> None:

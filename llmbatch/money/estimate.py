@@ -13,7 +13,7 @@ from decimal import Decimal
 from llmbatch.core.calls import Request, Usage
 from llmbatch.money.price import ModelPrice, Price, bill
 
-__all__ = ["CostEstimate", "most_input_tokens"]
+__all__ = ["CostEstimate", "is_priced", "most_input_tokens"]
 
 _FIRST_OUTPUT_TOKENS = 4096
 _LEAST_OUTPUT_TOKENS = 256
@@ -53,6 +53,12 @@ class CostEstimate:
         """Take in the *usage* of an answer to *request*."""
         if request.max_output_tokens is None:
             self._longest = max(self._longest or 0, usage.output_tokens // request.answers)
+
+
+def is_priced(price: Price | None, request: Request) -> bool:
+    """Whether *price* bounds what *request* costs: that of input is known, and that of output if it can have any."""
+    has_output = request.max_output_tokens != 0
+    return price is not None and price.input is not None and (price.output is not None or not has_output)
 
 
 def most_input_tokens(body: bytes) -> int:

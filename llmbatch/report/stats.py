@@ -78,7 +78,7 @@ class RunStats:
         self._routes: dict[str, RouteStats] = {}
         self._batches = BatchStats()
         self._notices: deque[Notice] = deque(maxlen=5)
-        self._advice = ""
+        self._advising: Notice | None = None  # the last warning or error with a hint
 
     def observe(self, event: Event) -> None:
         """Count one event. The kinds that every row has come first, with a cheaper test than a match."""
@@ -118,7 +118,7 @@ class RunStats:
             case Notice():
                 self._notices.append(event)
                 if event.hint and event.level != "info":
-                    self._advice = event.hint
+                    self._advising = event
             case RunStarted():
                 self.started = event
                 self._rate = Throughput(event.at)
@@ -371,7 +371,7 @@ class RunStats:
         """Summary of the run; *ended* is its last event, whether observed before or not."""
         if self.ended is None:
             self.observe(ended)
-        return summarize(self.snapshot(ended.at), ended, advice=self._advice)
+        return summarize(self.snapshot(ended.at), ended, advising=self._advising)
 
     def _state(self) -> RunState:
         if self.ended is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from llmbatch.core.events import RunEnded
+from llmbatch.core.events import Notice, RunEnded
 from llmbatch.core.raw_json import JSON
 from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.snapshot import Snapshot, as_json
@@ -82,7 +82,7 @@ class Summary:
     stopped_reason: str | None
     """Why rows are left; None when the run finished (exit code 0 or 1)."""
     advice: str
-    """What the last warning or error said to do; empty if there was none."""
+    """What a warning or error said to do about the reason why the run stopped; empty if there was none."""
     exit_code: int
     input: str
     output: str
@@ -124,8 +124,16 @@ class Summary:
         return value
 
 
-def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
-    """Build the summary of a run from its *last* snapshot and its end; *advice* as :attr:`Summary.advice`."""
+def _advice(notice: Notice | None, reason: str) -> str:
+    """What *notice* said to do, if it is about the *reason* why the run stopped; other warnings are no advice."""
+    if notice is None:
+        return ""
+    is_about_it = notice.level == "error" or not reason or notice.message in reason or reason in notice.message
+    return notice.hint if is_about_it else ""
+
+
+def summarize(last: Snapshot, ended: RunEnded, *, advising: Notice | None) -> Summary:
+    """Build the summary of a run from its *last* snapshot, its end, and its last warning or error with a hint."""
     is_finished = ended.exit_code in (0, 1)
     routes = sorted(last.routes, key=lambda route: route.label)
     return Summary(
@@ -156,7 +164,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         latency_p50_s=last.latency_p50_s,
         latency_p95_s=last.latency_p95_s,
         stopped_reason=None if is_finished else ended.reason or last.stopping,
-        advice=advice,
+        advice=_advice(advising, ended.reason),
         exit_code=ended.exit_code,
         input=last.input,
         output=last.output,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.money.cap import CostCap
-from llmbatch.money.estimate import CostEstimate
+from llmbatch.money.estimate import CostEstimate, is_priced
 from llmbatch.money.prices import Prices
 from llmbatch.money.text import usd
 from llmbatch.runner.attempt import Attempt
@@ -45,16 +45,14 @@ class Costs:
     def __repr__(self) -> str:
         return f"<Costs {self.cap!r}>"
 
-    def check_prices(self, routes: Sequence[Route]) -> None:
-        """Check that the cap can be kept on each of the *routes* of a row.
+    def check_prices(self, routes: Sequence[Route], request: Request) -> None:
+        """Check that the cap can be kept on each of the *routes* of a row, which is sent as *request* or alike.
 
         Raises:
             MalformedRowError: the price of one is unknown; the row cannot be sent.
         """
-        for route in routes:
-            if self.cap is not None and self._prices.of(priced_name(route)) is None:
-                message, hint = told_unknown(route)
-                raise MalformedRowError("price_unknown", f"{message}; {hint}")
+        if self.cap is not None and (told := told_unknown(self._prices, routes, request)) is not None:
+            raise MalformedRowError("price_unknown", "; ".join(told))
 
     def allows(self, route: Route, request: Request, *, halt: Callable[[int, str, str], None]) -> bool:
         """Whether the cap allows *request* now. If not, calls in flight may turn out cheaper; without any, *halt*."""
@@ -115,13 +113,19 @@ class Costs:
         return known
 
 
-def told_unknown(route: Route) -> tuple[str, str]:
-    """That ``--max-cost`` cannot be kept on *route*, and what can be done."""
-    name = priced_name(route)
-    return (
-        f"--max-cost needs the price of {name}, which is unknown",
-        f'name it in a file: --prices prices.toml, with ["{name}"], input = 0.25 and output = 2.0 (US$ per million)',
-    )
+def told_unknown(prices: Prices, routes: Sequence[Route], request: Request) -> tuple[str, str] | None:
+    """On which of the *routes* of a row ``--max-cost`` cannot be kept, and what can be done; None: on each it can."""
+    for route in routes:
+        name = priced_name(route)
+        price = prices.of(name)
+        if not is_priced(None if price is None else price.standard, request):
+            part = "" if price is None else " of input" if price.standard.input is None else " of output"
+            return (
+                f"--max-cost needs the price{part} of {name}, which is unknown",
+                f'name it in a file: --prices prices.toml, with ["{name}"], input = 0.25 and output = 2.0 '
+                "(US$ per million)",
+            )
+    return None
 
 
 def _told_cap(cap: CostCap, most: Decimal) -> tuple[str, str]:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import secrets
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
 
-from llmbatch.core.call_details import CallDetails, call_observers
+from llmbatch.core.call_details import CallDetails
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
-from llmbatch.core.observers import FunctionObserver
+from llmbatch.core.observers import Observers
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result
 from llmbatch.runner.attempt import Attempt
@@ -38,8 +37,6 @@ from llmbatch.runner.schedule import Scheduler
 from llmbatch.runner.unshared import Channel
 
 __all__ = ["Engine"]
-
-_log = logging.getLogger("llmbatch.observers")
 
 DRAIN_SECONDS = 30.0
 """Seconds that requests in flight have to finish after the first signal."""
@@ -70,10 +67,8 @@ class Engine:
         self._provider = provider
         self._sink = sink
         self._options = options
-        self._observers = list(observers)
-        self._observers_of: dict[type[Event], list[Observer]] = {}
-        """Those that do not skip events of a kind."""
-        self._call_observers = call_observers(self._observers)
+        self._observers = Observers(observers, self._loop.time)
+        self.emit: Callable[[Event], None] = self._observers.observe
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         self._scheduler = Scheduler(
             provider,
@@ -111,29 +106,6 @@ class Engine:
             self._scheduler.hear()
             self._wake.set()
 
-    # Events.
-
-    def emit(self, event: Event) -> None:
-        """Pass *event* to the observers; one that raises is removed, with a warning."""
-        kind = type(event)
-        for observer in self._observers_of.get(kind) or self._find_observers(kind):
-            try:
-                observer.observe(event)
-            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
-                self._mute(observer, error)
-
-    def _find_observers(self, kind: type[Event]) -> list[Observer]:
-        found = self._observers_of[kind] = [one for one in self._observers if not _skips(one, kind)]
-        return found
-
-    def _mute(self, observer: Observer, error: Exception) -> None:
-        self._observers = [other for other in self._observers if other is not observer]
-        self._observers_of.clear()
-        self._call_observers = call_observers(self._observers)
-        name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
-        _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
-        self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
-
     def _tell_call(self, attempt: Attempt, outcome: Outcome | None) -> None:
         """Pass what is known of a call that has ended to the observers that ask for it."""
         pending, call = attempt.pending, attempt.call
@@ -148,11 +120,7 @@ class Engine:
             attempt.request.max_output_tokens,
             outcome,
         )
-        for observer, observe_call in self._call_observers:
-            try:
-                observe_call(details)
-            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
-                self._mute(observer, error)
+        self._observers.observe_call(details)
 
     # Stopping.
 
@@ -294,14 +262,14 @@ class Engine:
                         await forget_cancellation(task)
                 except BaseException as error:
                     if not isinstance(error, asyncio.CancelledError) or is_cancelled():
-                        if self._call_observers:
+                        if self._observers.of_calls:
                             self._tell_call(attempt, None)
                         self._scheduler.cancelled(attempt)
                         raise
                     # A function used as the provider canceled its own task; the run was not canceled.
                     await forget_cancellation(task)
                     outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
-                if self._call_observers:
+                if self._observers.of_calls:
                     self._tell_call(attempt, outcome)
                 settle(attempt, outcome)
                 if self._active < self._options.concurrency:
@@ -392,8 +360,3 @@ class Engine:
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
-
-
-def _skips(observer: Observer, kind: type[Event]) -> bool:
-    skips = getattr(observer, "skips", None)
-    return isinstance(skips, Set) and kind in skips  # anything else of this name is the user's own

@@ -227,9 +227,9 @@ class Reading:
             else:
                 routes = run.routing.known(item, candidates, now)
                 route = run.routing.choose(routes, now, wanted)
-            if run.costs.cap is not None:
-                run.costs.check_prices(candidates)
             request = run.provider.request(item, route.route)
+            if run.costs.cap is not None:
+                run.costs.check_prices(candidates, request)
         except (MalformedRowError, MissingKeyError) as error:
             self._unsent.add(item, error)
             return None

@@ -272,7 +272,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 shape=self._runs.arguments.shape,
                 is_whole=callable(model),
                 is_live=batches is None,
-                check_rows=batches.check_of(run.provider, str(input), limit) if batches else lambda rows: None,
+                check_rows=batches.check_of(run.provider, str(input), limit, force=force) if batches else None,
             )
             stack.enter_context(self._runs.writing(files.writer))
             sink = LineSink(files.writer)

@@ -50,7 +50,7 @@ from llmbatch.runs.batches.held_rows import refuse_held_rows
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
-from llmbatch.runs.input_notices import about_input
+from llmbatch.runs.input_notices import about_input, why_torn
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.other_parts import check_other_parts, result_elsewhere
 from llmbatch.runs.preflight import (
@@ -112,7 +112,7 @@ class FileRun:
         is_whole: bool = False,
         is_live: bool = True,
         needs_key: bool = True,
-        check_rows: Callable[[Input], None] = lambda rows: None,
+        check_rows: Callable[[Input, str, Filesystem], None] | None = None,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
@@ -120,7 +120,7 @@ class FileRun:
         system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
         so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
         *is_live*: no batches are looked after. *needs_key*: rows are sent from here, or with the same environment.
-        *check_rows*: one more check of the input.
+        *check_rows*: one more check, of the input and the output.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -140,7 +140,8 @@ class FileRun:
         )
         with contextlib.nullcontext() if needs_key else contextlib.suppress(MissingKeyError):
             check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
-        check_rows(rows)
+        if check_rows is not None:
+            check_rows(rows, path, self._filesystem)
         if not how.force:
             refuse_held_rows(path, self._shard, self._filesystem, is_live=is_live, folder=self._folder)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
@@ -391,7 +392,7 @@ class FileRun:
     def cut_off(self) -> str | None:
         """Which last line, or record, of the input is cut off; None if it is complete."""
         torn_line, unit = self.source.torn_line, self._rows.unit
-        return None if torn_line is None else f"{unit} {torn_line} of the input is cut off"
+        return None if torn_line is None else f"{self._input}:{torn_line}: the last {unit} {why_torn(unit)}"
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""

@@ -8,7 +8,15 @@ from llmbatch.core.ports import Source
 from llmbatch.core.shards import Shard
 from llmbatch.runner.outcome import RunOutcome
 
-__all__ = ["about_input"]
+__all__ = ["about_input", "why_torn"]
+
+
+_AGAIN = "run the same command again once it is complete"
+
+
+def why_torn(unit: str) -> str:
+    """What may be wrong with the last line or record (the *unit*) of an input that is cut off."""
+    return "is cut off and has no line end" if unit == "line" else "is cut off, or has a quote that is not closed"
 
 
 def about_input(
@@ -16,9 +24,8 @@ def about_input(
 ) -> tuple[str, str] | None:
     """Words and hint if the last line or record (the *unit*) of *path* is cut off, or if it has no rows."""
     if source.torn_line is not None:
-        why = "line is cut off and has no line end" if unit == "line" else "record is cut off, or has an open quote"
-        text = f"{path}:{source.torn_line}: the last {why}: it gets no result yet"
-        return text, "run the same command again once it is complete"
+        text = f"{path}:{source.torn_line}: the last {unit} {why_torn(unit)}: it gets no result yet"
+        return text, _AGAIN if unit == "line" else f"{_AGAIN}; a quote that is not closed takes in all that follows it"
     if not outcome.exit_code and not source.rows_read:
         name = "standard input" if str(path) == "-" else path
         return f"no rows in {name}{f' for shard {shard}' if shard.count > 1 else ''}", ""

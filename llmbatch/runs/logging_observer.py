@@ -29,7 +29,7 @@ class LoggingObserver:
 
     def observe(self, event: Event) -> None:
         """Log *event*, if it is of these kinds."""
-        kind = type(event)
+        kind = type(event)  # not ObserverFailed, which is a notice too, but logged with its traceback already
         if kind is CircuitChanged or kind is Notice or kind is OutageEnded:
             self._log(event)
 

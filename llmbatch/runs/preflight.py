@@ -14,7 +14,7 @@ from llmbatch.inputs.input import Input
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import default_output
-from llmbatch.runner.costs import priced_name, told_unknown
+from llmbatch.runner.costs import told_unknown
 
 __all__ = [
     "check_cache_path",
@@ -162,12 +162,11 @@ def check_prices(provider: Provider, rows: Input, prices: Prices, *, limit: int 
                 continue
             try:
                 routes = provider.routes(item)
+                told = told_unknown(prices, routes, provider.request(item, routes[0]))
             except (MalformedRowError, MissingKeyError):
                 continue
-            unknown = next((route for route in routes if prices.of(priced_name(route)) is None), None)
-            if unknown is not None:
-                message, hint = told_unknown(unknown)
-                raise UsageError(message, hint=hint)
+            if told is not None:
+                raise UsageError(told[0], hint=told[1])
             return
 
 

@@ -13,7 +13,7 @@ from batch_world import INPUT, JOURNAL, OUTPUT, World, prompt
 
 from llmbatch import BatchRunner
 from llmbatch.core.batch_events import BatchSubmitted
-from llmbatch.core.errors import UsageError
+from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.events import Notice
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
@@ -175,6 +175,73 @@ def test_an_output_that_was_moved_finds_its_batches(keeps_journal: bool) -> None
     assert len(world.calls("POST /v1/batches")) == 1
 
 
+def copy_output(world: World, output: str) -> str:
+    """Copy the output and its journal to *output*; gives the copy's journal."""
+    journal = output.replace(".jsonl", ".batch.jsonl")
+    for old, new in ((OUTPUT, output), (JOURNAL, journal)):
+        world.machine.put(new, world.machine.get(old) or b"")
+    return journal
+
+
+def test_a_copy_of_an_output_collected_its_batches_too_and_paid_for_what_it_did_not_find() -> None:
+    """While the original is there, the copy is refused. Once that is gone it is no copy but moved, and collects."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live(detach=True)
+    copy_output(world, "/copy/out.jsonl")
+
+    with pytest.raises(OutputError, match=r"is a copy of /data/out\.jsonl, of which a batch \(\w+\) is run") as caught:
+        world.live(output="/copy/out.jsonl")
+    del world.machine.names[JOURNAL]
+    summary = world.live(output="/copy/out.jsonl")
+
+    assert "llmbatch batch adopt /copy/out.jsonl" in caught.value.hint
+    assert summary is not None
+    assert summary.exit_code == 0
+    assert world.paid == 60
+    assert len(world.calls("POST /v1/batches")) == 1
+
+
+def test_a_copy_of_a_finished_output_has_batches_of_its_own() -> None:
+    """New rows go from both, as from two outputs: neither takes the results of the other's batch."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live()
+    copy_output(world, "/copy/out.jsonl")
+    world.machine.put(INPUT, (world.machine.get(INPUT) or b"") + rows_of(*({"prompt": f"new {n}"} for n in range(60))))
+
+    world.live(output="/copy/out.jsonl", detach=True)
+    copys = world.of(BatchSubmitted)[-1].batch
+    world.live()
+    summary = world.live(output="/copy/out.jsonl")
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    theirs = [json.loads(line) for line in (world.machine.get("/copy/out.jsonl") or b"").splitlines()]
+    assert len(theirs) == len(world.lines) == 120
+    assert {line["batch_id"] for line in theirs if line["row"] > 60} == {copys}
+    assert copys not in {line["batch_id"] for line in world.lines}
+    assert world.paid == 180
+
+
+def test_an_output_that_was_renamed_with_its_journal_paid_for_running_batches_twice() -> None:
+    """The journal says that they run: refused, until it is told whether they are this output's."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live(detach=True)
+    journal = copy_output(world, "/data/renamed.jsonl")
+
+    with pytest.raises(OutputError, match=r"a batch \(\w+\) is running that another input") as caught:
+        world.live(output="/data/renamed.jsonl")
+    note = {"kind": "adopt", "batch": world.of(BatchSubmitted)[0].batch}
+    world.machine.put(journal, (world.machine.get(journal) or b"") + json.dumps(note).encode() + b"\n")
+    summary = world.live(output="/data/renamed.jsonl")
+
+    assert "llmbatch batch adopt /data/renamed.jsonl" in caught.value.hint
+    assert summary is not None
+    assert summary.exit_code == 0
+    assert (world.machine.get("/data/renamed.jsonl") or b"").count(b"\n") == 60
+    assert world.paid == 60
+    assert len(world.calls("POST /v1/batches")) == 1
+
+
 def test_a_limit_is_kept() -> None:
     """Only the first rows go; the others follow when it is lifted."""
     world = World(100)
@@ -213,6 +280,19 @@ def test_starting_afresh_does_not_take_old_results() -> None:
 
     world.check_whole()
     assert world.paid == 120
+
+
+def test_a_cap_was_accepted_with_the_batch_price_of_input_alone(tmp_path: Path) -> None:
+    """The answers would have cost nothing under it; it is refused as a missing batch price is."""
+    prices, source = tmp_path / "prices.toml", tmp_path / "in.jsonl"
+    prices.write_text('["m"]\ninput = 10.0\noutput = 10.0\n["m".batch]\ninput = 5.0\n')
+    source.write_bytes(rows_of({"prompt": "hello"}))
+    runner: BatchRunner[Any, Any] = BatchRunner(
+        "m", via="batch", base_url="http://localhost:1/v1", max_cost=5, prices=str(prices), environ={}
+    )
+
+    with pytest.raises(UsageError, match="needs the batch price of m"):
+        asyncio.run(runner.run(source))
 
 
 @pytest.mark.slow  # many calls in virtual time

@@ -269,11 +269,17 @@ def test_an_open_quote_takes_the_rest_of_the_file_and_is_told(folder: Folder) ->
     path = folder.path / "p.csv"
     path.write_bytes(b'id,prompt\na,one\nb,"two\nc,three\n')
 
+    checked = folder.run("check", "p.csv", "-m", "openai/gpt", code=1)
     said = folder.run("run", "p.csv", "-m", "openai/gpt", "--progress", "plain", code=75)
+    quiet = folder.run("run", "p.csv", "-m", "openai/gpt", "-q", code=75)
     path.write_bytes(b'id,prompt\na,one\nb,"two"\nc,three\n')
     folder.run("run", "p.csv", "-m", "openai/gpt", "-q")
 
-    assert "p.csv:2: the last record is cut off, or has an open quote: it gets no result yet" in said
+    assert "record 2, the last one, has no end (is a quote not closed?)" in checked
+    assert "p.csv:2: the last record is cut off, or has a quote that is not closed: it gets no result yet" in said
+    assert "a quote that is not closed takes in all that follows it" in said
+    assert "error: p.csv:2: the last record is cut off, or has a quote that is not closed\n" in quiet
+    assert "hint: run the same command again once it is complete; a quote" in quiet
     assert folder.prompts() == Counter(["one", "two", "three"])
 
 

@@ -77,6 +77,20 @@ def chunk(data: bytes) -> bytes:
 CUT = STREAM + chunk(b'data: {"choices":[]}\n\n')
 
 
+@pytest.mark.parametrize("answer", [DOWN, whole(b'{"error":{"message":"overloaded"}}')])
+async def test_the_log_named_a_private_class_as_what_failed(
+    answer: bytes, client: Client, circuits: ModelCircuits, post: Post
+) -> None:
+    """A user can make nothing of ``_BadAnswer``; every exception that is named in a reason has a public name."""
+    async with SickServer(scripts(answer, answer)) as server:
+        await post(server)
+        await post(server)
+
+        failures = of(circuits, server).explain().last_failures
+
+    assert [failure.error[:1].isalpha() for failure in failures] == [True, True]
+
+
 async def test_an_outage_opens_the_circuit_and_the_next_request_is_refused(
     client: Client, post: Post, circuits: ModelCircuits
 ) -> None:

@@ -249,18 +249,22 @@ def test_the_limit_of_requests_is_that_of_all_actors(
 def test_a_run_from_python_uses_the_connection_that_is_there(
     tmp_path: Path, cluster: Any, provider: Provider, quiet_ray: dict[str, str]
 ) -> None:
-    """And leaves it; observers get the events of the whole run, and what cannot travel is refused."""
+    """And leaves it; observers get events of the whole run, one that raises is told, what cannot travel is refused."""
     write_rows(tmp_path / "rows.jsonl", 60)
     script = f"""
-import asyncio, collections, ray
+import asyncio, collections, logging, ray
 import llmbatch.runs.ray
 from llmbatch import UsageError
 
+def clumsy(event):
+    raise RuntimeError("oops")
+
 async def main():
+    logging.basicConfig(level=logging.WARNING)
     seen = collections.Counter()
     ray.init({cluster.address!r}, logging_level="ERROR", log_to_driver=False)
     summary = await llmbatch.runs.ray.run("rows.jsonl", "out.jsonl", "openai/m", workers=2, concurrency=4,
-        base_url={provider.url!r}, observers=[lambda event: seen.update([type(event).__name__])])
+        base_url={provider.url!r}, observers=[clumsy, lambda event: seen.update([type(event).__name__])])
     assert summary.exit_code == 0 and summary.success == 60, summary
     assert seen["RunStarted"] == seen["RunEnded"] == 1, seen
     assert ray.is_initialized()
@@ -282,6 +286,7 @@ asyncio.run(main())
     )
 
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the observer clumsy raised") == 1
     assert "environ belongs to one process" in done.stdout
     assert "needs the name of a model" in done.stdout
     assert rows_in(tmp_path / "out.jsonl") == provider.asked == Counter(range(1, 61))

@@ -332,6 +332,18 @@ def test_summary_adds_up_and_carries_the_advice() -> None:
     assert json.loads(json.dumps(summary.to_json()))["routes"][0]["label"] == ROUTE
 
 
+def test_the_hint_of_any_earlier_warning_was_told_as_advice_for_the_end() -> None:
+    """``check its spelling`` of a --circuit-key stood below an outage; only what is about the reason is advice."""
+    spelling = Notice(3.0, "warning", "no row has the --circuit-key a.b", "check its spelling")
+    torn = Notice(3.5, "warning", "p.jsonl:9: the last line is cut off: it gets no result yet", "run it again")
+    stats = fold(started(), spelling)
+
+    unrelated = stats.summary(RunEnded(4.0, 75, "openai is in an outage", 4))
+    related = fold(started(), spelling, torn).summary(RunEnded(4.0, 75, "p.jsonl:9: the last line is cut off", 0))
+
+    assert (unrelated.advice, related.advice) == ("", "run it again")
+
+
 def test_a_run_that_finished_has_no_stopped_reason() -> None:
     """With every row done there is nothing that stopped the run, whatever its last event says."""
     assert fold(started()).summary(RunEnded(1.0, 0, "end of input", 0)).stopped_reason is None

@@ -247,6 +247,66 @@ def test_an_unknown_price_is_refused_before_anything_is_sent(tmp_path: Path) -> 
     assert not (tmp_path / "p.results.jsonl").exists()
 
 
+HALF_PRICES = """
+["openai/half"]
+input = 0.25
+["openai/text-embedding-9"]
+input = 0.25
+["openai/other"]
+output = 2.0
+["openai/whole"]
+input = 0.25
+output = 2.0
+"""
+
+
+def run_priced(tmp_path: Path, *rows: dict[str, Any]) -> tuple[Summary | UsageError, int]:
+    """What became of a run of *rows* under a cap at HALF_PRICES, and the number of its calls."""
+    prices, source = tmp_path / "prices.toml", tmp_path / "p.jsonl"
+    prices.write_text(HALF_PRICES)
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = Server(random.Random(1), 0.0)
+
+    async def main() -> Summary:
+        runner: BatchRunner[Any, None] = BatchRunner(
+            "openai/whole", max_cost=1, prices=prices, transport=server, environ=KEYS, seed=1
+        )
+        return await runner.run(source)
+
+    try:
+        return run_virtual(main), server.calls
+    except UsageError as error:
+        return error, server.calls
+
+
+@pytest.mark.parametrize(("model", "part"), [("half", "output"), ("other", "input")])
+def test_a_cap_was_accepted_with_the_price_of_input_alone(tmp_path: Path, model: str, part: str) -> None:
+    """It counted nothing for the answers, so the bill had no bound. It is as unknown as no price: refused."""
+    refused, calls = run_priced(tmp_path, {"prompt": "a", "max_tokens": 5, "model": model})
+
+    assert isinstance(refused, UsageError)
+    assert f"needs the price of {part} of openai/{model}" in str(refused)
+    assert calls == 0
+
+
+def test_a_row_whose_model_has_a_price_of_input_alone_fails_alone(tmp_path: Path) -> None:
+    """Where it stands in mid-file, as one without any price does."""
+    rows = ({"prompt": "a", "max_tokens": 5, "model": name} for name in ("whole", "half", "whole"))
+
+    summary, calls = run_priced(tmp_path, *rows)
+
+    assert isinstance(summary, Summary)
+    assert (summary.success, summary.failures_by_code, calls) == (2, {"price_unknown": 1}, 2)
+
+
+def test_embeddings_need_no_price_of_output_for_a_cap(tmp_path: Path) -> None:
+    """They have no output tokens: the price of input bounds what they cost."""
+    summary, calls = run_priced(tmp_path, {"input": "a", "model": "text-embedding-9"})
+
+    assert isinstance(summary, Summary)
+    assert calls >= 1
+
+
 def test_a_function_has_no_prices() -> None:
     """``max_cost`` with a function is refused at birth."""
     with pytest.raises(UsageError, match="max_cost needs a provider's prices"):

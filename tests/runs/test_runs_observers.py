@@ -147,6 +147,39 @@ async def test_an_observer_that_raises_was_muted_unheard(caplog: pytest.LogCaptu
     assert isinstance(watcher.events[-1], RunEnded)
 
 
+async def test_an_observer_that_raises_was_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Once with its traceback, and no second time as the notice that other observers get."""
+    watcher = Watcher()
+
+    def clumsy(event: Event) -> None:
+        raise RuntimeError("oops")
+
+    with caplog.at_level(logging.DEBUG, logger="llmbatch"):
+        await BatchRunner(echo, observers=[clumsy, watcher]).map(range(3))
+
+    assert [record.name for record in caplog.records if "clumsy" in record.getMessage()] == ["llmbatch.observers"]
+    notices = [event.message for event in watcher.events if isinstance(event, Notice)]
+    assert notices == ["the observer clumsy failed and is ignored: RuntimeError('oops')"]
+
+
+async def test_an_observer_that_raises_as_it_is_told_of_another_was_logged_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each is logged once, although the second is removed while the first event still goes round."""
+
+    def first(event: Event) -> None:
+        raise RuntimeError("oops")
+
+    def second(event: Event) -> None:
+        raise ValueError("oops too")
+
+    with caplog.at_level(logging.DEBUG, logger="llmbatch"):
+        await BatchRunner(echo, observers=[first, second]).map(range(3))
+
+    told = [record.getMessage().split()[2] for record in caplog.records]
+    assert sorted(told) == ["first", "second"]
+
+
 def test_openings_of_circuits_were_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Why a circuit opened and when it will probe is a warning, that it closed an info; both name the route."""
 

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from llmbatch.runs.batches.board import Board, Chunk, ChunkState
-from llmbatch.runs.batches.names import Label, is_sibling
+from llmbatch.runs.batches.names import Label
 from llmbatch.storage.batch_journal import BatchJournal
 
 __all__ = ["ChunkRecord"]
@@ -85,11 +85,14 @@ class ChunkRecord:
         """
         self._journal.append({"kind": kind, **members})
 
-    def own_job(self, job: str) -> str:
-        """*job*, or that of the journal where the output has been moved with it from another folder."""
-        known = dict.fromkeys(str(record["job"]) for record in self._journal.read() if record.get("job"))
-        moved = [] if job in known else [one for one in known if is_sibling(one, job)]
-        return moved[-1] if moved else job
+    def jobs(self) -> list[str]:
+        """The jobs in the journal, in the order of their first records."""
+        return list(dict.fromkeys(str(record["job"]) for record in self._journal.read() if record.get("job")))
+
+    def homes(self) -> dict[str, str]:
+        """The folder in which each job last ran, as far as it is noted."""
+        noted = (record for record in self._journal.read() if record["kind"] == "home")
+        return {str(record.get("job")): str(record.get("folder")) for record in noted}
 
     def board(self, job: str) -> Board:
         """The board of *job* as the journal has it; empty without one."""

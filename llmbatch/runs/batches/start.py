@@ -15,6 +15,7 @@ from llmbatch.core.exchange import Exchanger
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.input import Input
+from llmbatch.money.estimate import is_priced
 from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
@@ -25,6 +26,7 @@ from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.names import job_name
+from llmbatch.runs.batches.ownership import folder_of, own_job, refuse_others_batches
 from llmbatch.runs.batches.record import ChunkRecord
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, bind
 from llmbatch.runs.batches.skipping import SkippingSource
@@ -128,7 +130,7 @@ def check_batch_price(prices: Prices, options: RunOptions, first: BatchRow | Non
     if first is None or options.max_cost is None:
         return
     name = first.request.route.model or first.request.route.label
-    if batch_price(prices.of(name)) is None:
+    if not is_priced(batch_price(prices.of(name)), first.request):
         raise UsageError(
             f"--max-cost needs the batch price of {name}, which is unknown",
             hint=f'name it in a file: --prices prices.toml, with ["{name}".batch], input = 0.125 and output = 1.0',
@@ -145,7 +147,7 @@ def job_of(rows: Input, first: BatchRow | None, output: str, disk: Filesystem = 
         settings="" if first is None else first.request.settings,
         first_hash="" if item is None else item.hash,
         output=Path(output).name,
-        folder=str(Path(disk.real_path(output)).parent),
+        folder=folder_of(output, disk),
     )
 
 
@@ -159,12 +161,16 @@ class BatchPhase:
         self._first: BatchRow | None = None
         self._source: SkippingSource
 
-    def check_of(self, provider: Provider, name: str, limit: int | None) -> Callable[[Input], None]:
-        """A check of the input, called *name*, before anything is opened for writing."""
+    def check_of(
+        self, provider: Provider, name: str, limit: int | None, *, force: bool
+    ) -> Callable[[Input, str, Filesystem], None]:
+        """A check of the input, called *name*, and of an output, before anything is opened for writing."""
 
-        def check(rows: Input) -> None:
+        def check(rows: Input, output: str, disk: Filesystem) -> None:
             self._first = check_batch_rows(provider, rows, name, limit=limit)
             check_batch_price(self._prices, self._options, self._first)
+            if not force:
+                refuse_others_batches(output, job_of(rows, self._first, output, disk), disk)
 
         return check
 
@@ -210,7 +216,8 @@ class BatchPhase:
             wall=exchanger.wall,
         )
         try:
-            job = record.own_job(job_of(files.rows, self._first, files.output_path, files.disk))
+            job = job_of(files.rows, self._first, files.output_path, files.disk)
+            job = own_job(files.output_path, job, record, files.disk)
             batches = BatchRun(parts, record.board(job), record)
             self._source.is_done = batches.written.__contains__
             if files.is_afresh:

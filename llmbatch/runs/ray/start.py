@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
 from llmbatch.core.errors import UsageError
-from llmbatch.core.events import Event, Observer
-from llmbatch.core.observers import as_observers
+from llmbatch.core.observers import Observers, as_observers
 from llmbatch.outputs.parts import default_target
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Fsync, Lock
@@ -86,14 +85,9 @@ async def run(
         ),
         workers=workers,
     )
-    watching: list[Observer] = [job.stats, *as_observers(keywords.get("observers", ())), LoggingObserver()]
-
-    def emit(event: Event) -> None:
-        for observer in watching:
-            with contextlib.suppress(Exception):
-                observer.observe(event)
-
-    summary, error = await job.run(emit)
+    given = as_observers(keywords.get("observers", ()))
+    observers = Observers([job.stats, *given, LoggingObserver()], asyncio.get_running_loop().time)
+    summary, error = await job.run(observers.observe)
     if error is not None:
         raise error
     return summary
