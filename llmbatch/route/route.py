@@ -46,6 +46,9 @@ ALONE_SECONDS = 45.0
 MANY_ALONE_SECONDS = 180.0
 """The same if they are so many that an outage is more likely."""
 
+MOSTLY = 0.9
+"""Share of the last rows that have failed before while others succeeded, if the others may be judged with them."""
+
 SUCCEED: Sequence[Decision] = (Succeed(),)
 
 
@@ -214,8 +217,8 @@ class RouteState(Sharing):
     def judge_alone(self, now: float, rows_left: int) -> list[Decision]:
         """Judge held rows when no other evidence can come: only held rows are left, and no health check can be sent.
 
-        A few rows, or rows that failed before while others succeeded (and a few others), are judged by their own
-        attempts over growing waits. More rows may be the beginning of an outage, and open the circuit.
+        A few rows, or rows that failed before while others succeeded (and a few others among many), are judged by their
+        own attempts over growing waits. More rows may be the beginning of an outage, and open the circuit.
         """
         held = {row: record for row, record in self.evidence.records.items() if record.held}
         if _all_lack_money(record.last for record in held.values()):
@@ -234,7 +237,8 @@ class RouteState(Sharing):
                 return list(self._stop_alone(refused[0], now))
         is_lost = self._unreached is not None and not self.is_reached
         unproven = [row for row, record in held.items() if not record.proven]
-        is_mostly_proven = len(unproven) < most and not is_slow and not self.is_tenant
+        is_mostly_proven = len(unproven) < most and len(held) - len(unproven) >= MOSTLY * len(held)
+        is_mostly_proven = is_mostly_proven and not is_slow and not self.is_tenant
         if is_lost or (unproven and not few and not is_mostly_proven):
             was = self.circuit.phase
             return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))

@@ -86,23 +86,33 @@ def test_one_row_that_failed_for_the_first_time_does_not_hold_up_many_that_faile
     """They would wait for three minutes, and be probed one by one. As many as the threshold would be an outage."""
     story = Story(failure_threshold=3)
     story.quiet()
-    failed_before(story, 6)
-    held(story, 8)
+    failed_before(story, 18)
+    held(story, 20)
 
-    decisions = story.route.judge_alone(story.now, 8)
+    decisions = story.route.judge_alone(story.now, 20)
 
-    assert sorted(decision.row for decision in decisions if isinstance(decision, RetryAt | Fail)) == list(range(1, 9))
-    assert story.route.evidence.few == {7, 8}
+    assert sorted(decision.row for decision in decisions if isinstance(decision, RetryAt | Fail)) == list(range(1, 21))
+    assert story.route.evidence.few == {19, 20}
+
+
+def test_more_than_one_in_ten_that_failed_for_the_first_time_open_the_circuit() -> None:
+    """Where calls fail at random, some of the last rows have failed before an outage that all of them meet now."""
+    story = Story(failure_threshold=3)
+    story.quiet()
+    failed_before(story, 17)
+    held(story, 19)
+
+    assert story.route.judge_alone(story.now, 19) == [CircuitMoved("closed", "open")]
 
 
 def test_as_many_rows_as_the_threshold_that_failed_for_the_first_time_open_the_circuit() -> None:
     """Whatever the others met before."""
     story = Story(failure_threshold=3)
     story.quiet()
-    failed_before(story, 6)
-    held(story, 9)
+    failed_before(story, 30)
+    held(story, 33)
 
-    assert story.route.judge_alone(story.now, 9) == [CircuitMoved("closed", "open")]
+    assert story.route.judge_alone(story.now, 33) == [CircuitMoved("closed", "open")]
 
 
 def test_the_wait_of_a_row_alone_grows_with_its_failures() -> None:
