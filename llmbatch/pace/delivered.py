@@ -6,7 +6,8 @@ and is lowered around the limit (:mod:`llmbatch.pace.cubic_rate`).
 
 A rate need not be the reason. Requests refused at random, or for their size, are refused as often at a lower rate: it
 is given up after a few of them, and not tried again but after a growing rest. A provider that limits requests in
-flight refuses those that were sent beside more than any that succeeded; the limit in flight follows that alone.
+flight refuses those that were sent beside more than any that succeeded; the limit in flight follows that alone. And
+where refusals name long pauses, as with fixed windows of a minute, nothing is followed.
 
 Pure: time is an argument, in seconds, and nothing here waits.
 """
@@ -32,9 +33,15 @@ MOST_REFUSALS, FIRST_REFUSALS, SURE = 8.0, 6.5, 4.0
 FORGIVEN, FORGIVEN_ON_TRIAL = 40.0, 3.0
 """Good answers that make up for a refusal, at most; on trial, how many times as many as were sent for each before."""
 
+LEAST = 1.0 / 6.0
+"""Requests per second that are followed, at least: to grow back from less would take long."""
+
 MOST_ABOVE, COMPARED = 2, 40
 """Refusals in a row above the loads of all good answers, from which requests in flight are limited instead, and good
 answers before each of them, at least."""
+
+LONG_PAUSE = 10.0
+"""Named pause, in seconds, from which a refusal costs more than it tells: then the pauses alone set the pace."""
 
 FIRST_REST, LONGEST_REST = 300.0, 3600.0
 """Seconds until a rate is tried again after it was given up; twice as many each time."""
@@ -99,7 +106,7 @@ class _Following:
             self.rate.grow()
 
     def refused(self, number: float, load: int, sent_at: float, now: float) -> bool:
-        """Count a refusal; return whether the rate is not the reason."""
+        """Count a refusal; return whether the rate is not the reason, or too low to be followed."""
         self._refusals += 1.0
         if load <= self._highest:
             self._above.clear()
@@ -108,7 +115,8 @@ class _Following:
         self._good = 0
         if self.is_sure:
             self.rate.lower(number, sent_at, now)
-        return self._refusals >= MOST_REFUSALS or len(self._above) >= MOST_ABOVE
+        is_lost = self._refusals >= MOST_REFUSALS or self.rate.limit < LEAST
+        return is_lost or len(self._above) >= MOST_ABOVE
 
 
 class DeliveredRate:
@@ -169,10 +177,15 @@ class DeliveredRate:
                 return 60.0 * limit
         return None
 
-    def refused(self, number: float, load: int, sent_at: float, now: float, *, is_repeat: bool) -> None:
-        """Note that a request, sent at *sent_at*, was refused."""
+    def refused(
+        self, number: float, load: int, sent_at: float, now: float, *, is_repeat: bool, pause: float = 0.0
+    ) -> None:
+        """Note that a request, sent at *sent_at*, was refused; *pause*: seconds that the refusal names, 0 if none."""
         following = self._following
-        if following is not None:
+        if pause >= LONG_PAUSE:
+            if self.is_active:
+                self.stop(now)
+        elif following is not None:
             following.rate.note_refused(number)
             if not following.rate.is_current(number) or (is_repeat and following.is_sure):
                 return
@@ -200,7 +213,7 @@ class DeliveredRate:
         if not window.is_over(now):
             return
         before, self._earlier, self._window = self._earlier, (window.rate(now), window.share), None
-        if not self._earlier[0] or window.share < CONSIDERABLE:
+        if self._earlier[0] < LEAST or window.share < CONSIDERABLE:
             return
         if before is None:
             self._window = _Window(now)

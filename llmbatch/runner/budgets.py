@@ -159,9 +159,10 @@ class Budgets:
             wait = daily.wait(1, now)
             if wait > longest.seconds:
                 longest = BudgetWait(wait, name, is_quota=True)
-        learned = of_route.learned.wait(_amounts(request), now)
-        if learned.seconds > longest.seconds:
-            longest = learned
+        if of_route.learned:
+            learned = of_route.learned.wait(_amounts(request), now)
+            if learned.seconds > longest.seconds:
+                longest = learned
         if of_route.stated:
             stated = of_route.stated.wait(_amounts(request), now)
             if stated.seconds > longest.seconds:
@@ -254,7 +255,8 @@ class Budgets:
         delivered = of_route.delivered
         is_repeat = pending.last is not None and pending.last.verdict == "throttled"
         if outcome.verdict == "throttled":
-            delivered.refused(attempt.number, call.load, call.sent_at, now, is_repeat=is_repeat)
+            pause = outcome.retry_after or 0.0
+            delivered.refused(attempt.number, call.load, call.sent_at, now, is_repeat=is_repeat, pause=pause)
             of_route.is_limited |= delivered.is_active
         elif (limit := delivered.succeeded(attempt.number, call.load, now, is_repeat=is_repeat)) is not None:
             self._emit(LimitLearned(now, attempt.route.state.label, "requests", limit, 60.0, "delivered"))

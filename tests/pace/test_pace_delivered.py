@@ -161,6 +161,41 @@ def test_a_rate_is_not_tried_again_until_a_rest_is_over() -> None:
     assert rests[1:] == pytest.approx([FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST], abs=30.0)
 
 
+def test_where_refusals_name_long_pauses_nothing_is_followed() -> None:
+    """To try for more would cost a minute each time."""
+    client = Client(bucket(1.0))
+    client.run(300.0)
+    assert is_following(client)
+
+    client.rate.refused(client.sent, 1, client.now, client.now, is_repeat=False, pause=60.0)
+
+    assert not is_following(client)
+    assert repr(client.rate) == "<DeliveredRate idle>"
+
+
+def test_a_limit_that_fell_far_is_not_followed() -> None:
+    """Others take most of it for some time. To grow back from six requests a minute would take half an hour."""
+
+    def limit(now: float) -> float:
+        return max(0.1, 1.0 - (now - 600.0) / 1000.0) if 600.0 <= now < 2400.0 else 1.0
+
+    level, at = 10.0, 0.0
+
+    def refuse(now: float, load: int) -> bool:
+        nonlocal level, at
+        level, at = min(10.0, level + (now - at) * limit(now)), now
+        is_refused = level < 1.0
+        level -= not is_refused
+        return is_refused
+
+    client = Client(refuse)
+    client.run(2400.0)
+    before = client.sent - client.refused
+    client.run(600.0)
+
+    assert client.sent - client.refused - before >= 0.9 * 600.0
+
+
 def test_a_limit_that_becomes_known_is_not_estimated_any_more() -> None:
     """Headers or refusals state it now."""
     client = Client(bucket(1.0))

@@ -131,3 +131,26 @@ class MostInFlight:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+class MinuteWindows:
+    """Takes *most* requests in each minute of the loop's clock; then answers 429 and names the rest of the minute."""
+
+    def __init__(self, transport: Transport, most: int) -> None:
+        self._transport = transport
+        self._most = most
+        self._minute = self._taken = 0
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        minute, seconds = divmod(asyncio.get_running_loop().time(), MINUTE)
+        if minute != self._minute:
+            self._minute, self._taken = int(minute), 0
+        if self._taken >= self._most:
+            await asyncio.sleep(0.1)
+            error = b'{"error": {"message": "Slow down", "code": "429"}}'
+            return Reply(429, {"retry-after": f"{MINUTE - seconds:.1f}"}, error)
+        self._taken += 1
+        return await self._transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()

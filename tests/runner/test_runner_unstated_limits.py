@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from runner_limits import MostInFlight, Run, ThrottledAtRandom, send
+from runner_limits import MinuteWindows, MostInFlight, Run, ThrottledAtRandom, send
 
 from llmbatch.core.events import LimitLearned
 from llmbatch.core.ports import Transport
@@ -104,6 +104,11 @@ def test_a_run_is_not_slowed_where_requests_are_refused_at_random(share: float, 
 def test_a_run_is_not_slowed_where_requests_in_flight_are_limited(most: int, rows: int) -> None:
     """The limit in flight follows that; a rate below it is given up."""
     assert slowed_by(rows, lambda transport: MostInFlight(transport, most), latency=0.3) <= 1.1
+
+
+def test_a_run_is_not_slowed_where_refusals_name_the_next_minute() -> None:
+    """All that a minute takes is sent at its beginning, and to send it evenly would cost a minute at each refusal."""
+    assert slowed_by(600, lambda transport: MinuteWindows(transport, 60), latency=0.3) <= 1.02
 
 
 def test_a_burst_of_refusals_is_no_limit() -> None:
