@@ -3,9 +3,10 @@
 Four parts, each with the goals it is measured against:
 
 * ``limits``: requests or tokens per minute, as each provider keeps and reports them. *rate*: good answers (or their
-  tokens) from the first minute on, as a share of what is allowed; *429*: share of all calls. With ``-c auto``,
-  ``-c 40`` and, as a comparison, a naive script with 40 at a time and six attempts. ``azure 10 s``: also no more than
-  ten seconds of the limit at once. ``halved``, ``doubled``: from 30 s after the limit changed.
+  tokens) from the first minute on, as a share of what is allowed; *429*: share of all calls, and *429 later*: of those
+  from the first minute on. With ``-c auto``, ``-c 40`` and, as a comparison, a naive script with 40 at a time and six
+  attempts. ``azure 10 s``: also no more than ten seconds of the limit at once. ``halved``, ``doubled``: from 30 s after
+  the limit changed.
 * ``knee``: latency flat to K requests in flight and then linear. *throughput* is relative to the best, *in flight* to
   K, both after 20 round trips; *reached*: the round trip from which five in a row are within the goals.
 * ``fallback``: a primary that is down from 30 to 90 s. *first call*: seconds from the opening; *to oracle*: total time
@@ -119,6 +120,8 @@ def limits(rates: Iterable[int], styles: Iterable[str], clients: Iterable[str]) 
                         yield Figure("limits", case, client, "rate", share, at_least=0.95)
                         most = 0.01 if headers else 0.02
                         yield Figure("limits", case, client, "429", refused_share(run.calls), at_most=most)
+                        later = refused_share(run.between(60.0, math.inf))
+                        yield Figure("limits", case, client, "429 later", later, at_most=most)
                         yield Figure("limits", case, client, "failed rows", float(run.failed), at_most=0)
 
 

@@ -253,8 +253,9 @@ class LimitLearned:
     kind: LimitKind
     limit: float
     window_s: float | None
-    source: Literal["headers", "refusal"] = "headers"
-    """Where: in the headers of good answers, or in the words of a refusal."""
+    source: Literal["headers", "refusal", "delivered"] = "headers"
+    """Where: in the headers of good answers, or in the words of a refusal; or nowhere, and ``limit`` is an estimate
+    from the rate at which requests are delivered without refusals."""
 
 
 @record

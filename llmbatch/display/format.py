@@ -184,8 +184,8 @@ def waits_for(now: Snapshot) -> str | None:
 
 
 def _limited(now: Snapshot) -> str:
-    """The rate limits that a route's provider reported; empty if none did."""
+    """The rate limits of a route that were learned from its answers; empty if there are none."""
     route = next((route for route in now.routes if route.learned_limits), None)
     if route is None:
         return ""
-    return f"the limit that {elided(route.label, 40)} reports ({', '.join(map(shown, route.learned_limits[:3]))})"
+    return f"the limit of {elided(route.label, 40)} ({', '.join(map(shown, route.learned_limits[:3]))})"

@@ -33,6 +33,12 @@ from llmbatch.display.format import duration, elided, plural, shown
 __all__ = ["LogLine", "LogLines"]
 
 
+_LEARNED_FROM = {
+    "headers": "reports its rate limit:",
+    "refusal": "states, where it refuses, its rate limit:",
+    "delivered": "states no rate limit, but its refusals show one of about",
+}
+
 _MOST_THROTTLINGS = 64
 """Routes and codes whose first 429 is shown; a run may have thousands of routes."""
 
@@ -153,8 +159,8 @@ class LogLines:
             case LimitLearned(kind=kind, limit=limit):
                 what = f"{limit:,.0f} {kind.replace('_', ' ')}"
                 window = "" if event.window_s is None else f" in {duration(event.window_s)}"
-                says = "reports" if event.source == "headers" else "states, where it refuses,"
-                return LogLine("info", f"{elided(event.route, 80)} {says} its rate limit: {what}{window}")
+                says = _LEARNED_FROM[event.source]
+                return LogLine("info", f"{elided(event.route, 80)} {says} {what}{window}")
             case RowMoved():
                 return LogLine("info", f"row {event.row}: goes to {elided(event.to, 80)}")
             case RowsRequeued():

@@ -60,10 +60,15 @@ class RouteStats:
         """When the route may be used again after the waits that the provider named; 0 before the first."""
         return self.pause.until
 
-    def learn(self, kind: str, limit: float, window_s: float | None) -> None:
-        """Note a rate limit that the provider reported: *limit* of *kind* in *window_s* seconds (None: unknown)."""
+    def learn(self, kind: str, limit: float, window_s: float | None, *, is_estimate: bool = False) -> None:
+        """Note a rate limit that the provider reported: *limit* of *kind* in *window_s* seconds (None: unknown).
+
+        *is_estimate*: nothing states it; it was learned from refusals.
+        """
         per = _PERIODS.get(window_s or 0.0, "" if window_s is None else f" in {window_s:g} s")
-        self.learned[f"{kind} {window_s}"] = f"{limit:,.0f} {kind.replace('_', ' ')}{per}"
+        self.learned[f"{kind} {window_s}"] = (
+            f"{'about ' if is_estimate else ''}{limit:,.0f} {kind.replace('_', ' ')}{per}"
+        )
 
     def note_pause(self, until: float, code: str, *, is_named: bool, is_limit: bool = False) -> None:
         """Note a wait; it never shortens an earlier one. *is_named*: by the provider."""

@@ -20,6 +20,7 @@ class Attempt:
     """An admitted call with its route, row and request. ``pending`` is None for a health check.
 
     ``reserved``: tokens reserved in the budgets. ``sent``: what was sent on its route up to it, for what it learns.
+    ``number``: of its request on the route, where the rate that is delivered is learned; else 0.
     ``cost_reserved``: US$ that it costs at most, reserved under ``--max-cost``.
     """
 
@@ -29,4 +30,5 @@ class Attempt:
     request: Request
     reserved: int = 0
     sent: SentTotals | None = None
+    number: float = 0.0
     cost_reserved: Decimal = _ZERO

@@ -15,6 +15,7 @@ from llmbatch.core.ports import Budget
 from llmbatch.core.token_estimate import input_tokens
 from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 from llmbatch.pace.daily import DailyBudget
+from llmbatch.pace.delivered import DeliveredRate
 from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
 from llmbatch.pace.stated import StatedLimits
@@ -38,7 +39,7 @@ _Named = tuple[str, Budget]
 class RouteBudgets:
     """The budgets of one route, shared by its tenants."""
 
-    __slots__ = ("daily", "estimate", "is_limited", "learned", "others", "stated", "tokens")
+    __slots__ = ("daily", "delivered", "estimate", "is_limited", "learned", "others", "stated", "tokens")
 
     def __init__(self, route: Route, now: float) -> None:
         self.tokens: list[_Named] = []
@@ -55,6 +56,7 @@ class RouteBudgets:
             self.daily.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
         self.learned = LearnedLimits()
         self.stated = StatedLimits()
+        self.delivered = DeliveredRate()
         self.estimate = TokenEstimate()
         self.is_limited = bool(self.tokens or self.others or self.daily)
         """Whether anything of it may make a request wait."""
@@ -157,13 +159,18 @@ class Budgets:
             wait = daily.wait(1, now)
             if wait > longest.seconds:
                 longest = BudgetWait(wait, name, is_quota=True)
-        learned = of_route.learned.wait(_amounts(request), now)
-        if learned.seconds > longest.seconds:
-            longest = learned
+        if of_route.learned:
+            learned = of_route.learned.wait(_amounts(request), now)
+            if learned.seconds > longest.seconds:
+                longest = learned
         if of_route.stated:
             stated = of_route.stated.wait(_amounts(request), now)
             if stated.seconds > longest.seconds:
                 longest = stated
+        if of_route.delivered.is_active:
+            delivered = of_route.delivered.wait(now)
+            if delivered.seconds > longest.seconds:
+                longest = delivered
         return longest
 
     def reserve(self, attempt: Attempt, now: float) -> None:
@@ -180,6 +187,9 @@ class Budgets:
                 budget.reserve(attempt.reserved, now)
         if of_route.stated:
             of_route.stated.send(_amounts(request), now)
+        if of_route.delivered.is_active and attempt.sent is not None:
+            attempt.number = attempt.sent[0]
+            of_route.delivered.send(attempt.number, now)
         for _, budget in (*self._daily, *self._requests, *of_route.daily, *of_route.others):
             budget.reserve(1, now)
 
@@ -189,6 +199,8 @@ class Budgets:
             self._settle_tokens(attempt, outcome, now)
         if outcome is None or attempt.sent is None:
             return
+        if attempt.number and outcome.verdict == "success":
+            self._learn_delivered(attempt, outcome, now)
         if outcome.verdict == "throttled":
             self._learn_refusal(attempt, outcome, attempt.sent, now)
         elif outcome.limits:
@@ -209,6 +221,8 @@ class Budgets:
         """Learn from what a good answer reports; *sent*: what was sent up to its call."""
         label, of_route = attempt.route.state.label, self.of(attempt.route.route, now)
         of_route.is_limited = True
+        if of_route.delivered.is_active:
+            of_route.delivered.stop(now)
         changed, faults = of_route.learned.hear(outcome.limits, sent, attempt.call.sent_at)
         for reported, window in changed:
             self._emit(LimitLearned(now, label, reported.kind, reported.limit, window, "headers"))
@@ -223,11 +237,29 @@ class Budgets:
         learned.refused(amounts, sent, sent_at, now)
         limits = [limit for limit in outcome.limits if not learned.knows(limit.kind, limit.window_s)]
         if not limits and not stated:
+            if not learned and not outcome.lacks_capacity:
+                self._learn_delivered(attempt, outcome, now)
             return
         of_route.is_limited = True
+        if of_route.delivered.is_active:
+            of_route.delivered.stop(now)
         for limit in stated.refused(amounts, sent[0], learned.sent_after(sent), sent_at, now, limits):
             label = attempt.route.state.label
             self._emit(LimitLearned(now, label, limit.kind, limit.limit, limit.window_s, "refusal"))
+
+    def _learn_delivered(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Learn from an answer which rate is not refused, where nothing states the limit."""
+        of_route, pending, call = self.of(attempt.route.route, now), attempt.pending, attempt.call
+        if pending is None:
+            return
+        delivered = of_route.delivered
+        is_repeat = pending.last is not None and pending.last.verdict == "throttled"
+        if outcome.verdict == "throttled":
+            pause = outcome.retry_after or 0.0
+            delivered.refused(attempt.number, call.load, call.sent_at, now, is_repeat=is_repeat, pause=pause)
+            of_route.is_limited |= delivered.is_active
+        elif (limit := delivered.succeeded(attempt.number, call.load, now, is_repeat=is_repeat)) is not None:
+            self._emit(LimitLearned(now, attempt.route.state.label, "requests", limit, 60.0, "delivered"))
 
 
 def _amounts(request: Request) -> SentTotals:

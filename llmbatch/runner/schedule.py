@@ -336,7 +336,7 @@ class Scheduler:
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Apply the *outcome* of a call."""
         now = self._run.now()
-        if attempt.reserved or outcome.limits or outcome.verdict == "throttled":
+        if attempt.reserved or attempt.number or outcome.limits or outcome.verdict == "throttled":
             self._budgets.settle(attempt, outcome, now)
         cost, at_risk = self._run.costs.settle(attempt, outcome)
         attempt.route.budget_until = 0.0  # what it did not use may be enough

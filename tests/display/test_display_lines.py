@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from llmbatch.core.events import (
     CallSent,
     CircuitChanged,
     Event,
+    LimitLearned,
     Notice,
     OutageEnded,
     OutageStarted,
@@ -334,3 +336,20 @@ def test_what_the_encoding_lacks_is_escaped() -> None:
     display.observe(Notice(1.0, "error", "Schlüssel"))
 
     assert b"error: Schl\\xfcssel\n" in raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("headers", "reports its rate limit: 60 requests in 1m"),
+        ("refusal", "states, where it refuses, its rate limit: 60 requests in 1m"),
+        ("delivered", "states no rate limit, but its refusals show one of about 60 requests in 1m"),
+    ],
+)
+def test_a_limit_that_was_learned_says_from_what(
+    source: Literal["headers", "refusal", "delivered"], words: str
+) -> None:
+    """An estimate is called one."""
+    lines = plain(LimitLearned(1.0, ROUTE, "requests", 60.0, 60.0, source), verbose=1)
+
+    assert any(words in line for line in lines), lines

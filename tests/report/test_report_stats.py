@@ -18,6 +18,7 @@ from llmbatch.core.events import (
     CircuitState,
     Event,
     LimitChanged,
+    LimitLearned,
     Notice,
     OutageEnded,
     OutageStarted,
@@ -475,3 +476,13 @@ def test_one_route_that_is_down_does_not_stop_the_clock_of_the_others() -> None:
 
     assert now.eta_s is None
     assert now.work_left_s == pytest.approx((400 - 291) / 10, rel=0.1)
+
+
+def test_an_estimated_limit_is_told_as_one() -> None:
+    """What a provider states replaces it."""
+    stats = RunStats()
+    stats.observe(LimitLearned(1.0, "fine", "requests", 59.6, 60.0, "delivered"))
+    assert stats.snapshot().routes[0].learned_limits == ("about 60 requests a minute",)
+
+    stats.observe(LimitLearned(2.0, "fine", "requests", 60.0, 60.0, "refusal"))
+    assert stats.snapshot().routes[0].learned_limits == ("60 requests a minute",)

@@ -3,90 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import pytest
-from runner_story import Collector, Prompts, Simulate, Story
+from runner_limits import DAY, ThrottledAtRandom, send
+from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
-from llmbatch.core.ports import Transport
 from llmbatch.display.format import waits_for
-from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
-from llmbatch.report.stats import RunStats
-from llmbatch.runner.earlier import EarlierRuns
-from llmbatch.runner.engine import Engine
-from llmbatch.runner.options import RunOptions
-from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.rate_limits import RateLimits
-from llmbatch.sim.scenario import Phase, Scenario
-from llmbatch.sim.virtual import VirtualTransport, run_virtual
-
-MINUTE = 60.0
-DAY = 86_400.0
-
-
-@dataclass
-class Run:
-    story: Story
-    log: list[tuple[float, int]]
-    stats: RunStats
-
-    def rate(self, begin: float, end: float) -> float:
-        """Good answers a minute to calls sent between the two times."""
-        return sum(status == 200 and begin <= at < end for at, status in self.log) * MINUTE / (end - begin)
-
-    @property
-    def refused(self) -> float:
-        """Share of the calls that were answered 429."""
-        return sum(status == 429 for _, status in self.log) / len(self.log)
-
-
-def send(
-    count: int,
-    limits: RateLimits | None,
-    *phases: Phase,
-    latency: float = 1.0,
-    wrap: Callable[[VirtualTransport], Any] = lambda transport: transport,
-    beside: Callable[[VirtualTransport], Any] | None = None,
-    requests_today: tuple[int, float] = (0, math.inf),
-    **options: Any,
-) -> Run:
-    """Send *count* rows of about 110 tokens."""
-    collector, stats = Collector(), RunStats()
-    simulated = SimulatedProvider(Scenario("test", phases, "for a test", limits=limits), seed=1, latency=latency)
-    transport = VirtualTransport(simulated, keep_log=True)
-    rows: Iterable[object] = ({"prompt": f"row {number}", "max_tokens": 80} for number in range(count))
-
-    async def main() -> Story:
-        settings = ProviderSettings(model="m", base_url="http://127.0.0.1:1/v1", environ={})
-        engine = Engine(
-            HttpProvider(settings, wrap(transport)),
-            IterableSource(rows),
-            collector,
-            RunOptions(**({"seed": 1} | options)),
-            observers=[collector, stats],
-            earlier=EarlierRuns(requests_today=requests_today),
-        )
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        other = None if beside is None else asyncio.create_task(beside(transport))
-        ending = await engine.run()
-        if other is not None:
-            other.cancel()
-        return Story(
-            *(ending, collector.results, engine.deferred(), collector.events, []),
-            *(loop.time() - started, 0, 0, collector.finished_at),
-        )
-
-    return Run(run_virtual(main, limit=10 * DAY), transport.log, stats)
+from llmbatch.sim.scenario import Phase
+from llmbatch.sim.virtual import VirtualTransport
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
@@ -309,26 +240,6 @@ def test_a_row_larger_than_tpm_delays_rows_and_parks_none() -> None:
     assert run.story.statuses == {"success": 4}
     assert not run.story.of(RowParked)
     assert run.story.seconds > 60
-
-
-class ThrottledAtRandom:
-    """Answers a share of all calls with 429 and a wait, whatever is sent: no row is to blame."""
-
-    def __init__(self, transport: Transport, share: float, wait: float, seed: int) -> None:
-        self._transport = transport
-        self._share = share
-        self._wait = wait
-        self._draws = Random(seed)
-
-    async def post(self, request: Request, *, timeout: float) -> Reply:
-        if self._draws.random() >= self._share:
-            return await self._transport.post(request, timeout=timeout)
-        await asyncio.sleep(0.1)
-        error = {"message": "Slow down", "type": "rate_limit_exceeded", "code": "rate_limit_exceeded"}
-        return Reply(429, {"retry-after": f"{self._wait:g}"}, json.dumps({"error": error}).encode())
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
 
 
 @pytest.mark.slow  # hundreds of rows, each sent several times
