@@ -125,11 +125,15 @@ class Summary:
 
 
 def _advice(notice: Notice | None, reason: str) -> str:
-    """What *notice* said to do, if it is about the *reason* why the run stopped; other warnings are no advice."""
+    """What *notice* said to do, if it is about what the run stopped for, which both name first; else nothing."""
     if notice is None:
         return ""
-    is_about_it = notice.level == "error" or not reason or notice.message in reason or reason in notice.message
+    is_about_it = notice.level == "error" or not reason or _first_word(notice.message) == _first_word(reason)
     return notice.hint if is_about_it else ""
+
+
+def _first_word(text: str) -> str:
+    return text.partition(" ")[0].rstrip(":")
 
 
 def summarize(last: Snapshot, ended: RunEnded, *, advising: Notice | None) -> Summary:

@@ -270,10 +270,6 @@ class Judging(RouteBase):
         rate = self.evidence.rate.cautious
         if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
             decisions += self._confirmed(outage.since, [outcome])
-            if outcome.key_refused and self.history.ever:
-                message = f"{self.label} suddenly refuses the key ({outcome.message})"
-                hint = "the key may have been revoked; waiting and probing in case it is an outage"
-                decisions.append(Tell("warning", message, hint))
         return decisions
 
     def _failing_for(self, outage: Outage, now: float) -> float:
@@ -330,8 +326,12 @@ class Judging(RouteBase):
         return [*decisions, Requeue()]
 
     def _confirmed(self, since: float, lasts: Sequence[Outcome]) -> list[Decision]:
-        """An outage; where no connection was ever made, or none to an API, more often a wrong address."""
+        """An outage, perhaps of the key; where none or no API was ever reached, more often a wrong address."""
         outage = OutageConfirmed(since, self.reason)
+        refused = [last.message for last in lasts if last.key_refused]
+        if self.history.ever and 2 * len(refused) > len(lasts):
+            hint = "the key may have been revoked; waiting and probing in case it is an outage"
+            return [outage, Tell("warning", f"{self.label} suddenly refuses the key ({refused[-1]})", hint)]
         if self._unreached is None or self.history.ever:
             return [outage]
         is_other = bool(lasts) and all(is_of_no_api(last) for last in lasts)

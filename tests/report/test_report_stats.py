@@ -337,12 +337,15 @@ def test_the_hint_of_any_earlier_warning_was_told_as_advice_for_the_end() -> Non
     """``check its spelling`` of a --circuit-key stood below an outage; only what is about the reason is advice."""
     spelling = Notice(3.0, "warning", "no row has the --circuit-key a.b", "check its spelling")
     torn = Notice(3.5, "warning", "p.jsonl:9: the last line is cut off: it gets no result yet", "run it again")
-    stats = fold(started(), spelling)
+    revoked = Notice(3.5, "warning", "openai suddenly refuses the key (invalid)", "it may have been revoked")
+    outage = RunEnded(4.0, 75, "openai is in an outage", 4)
 
-    unrelated = stats.summary(RunEnded(4.0, 75, "openai is in an outage", 4))
-    related = fold(started(), spelling, torn).summary(RunEnded(4.0, 75, "p.jsonl:9: the last line is cut off", 0))
+    unrelated = fold(started(), spelling).summary(outage)
+    of_the_route = fold(started(), spelling, revoked).summary(outage)
+    of_the_input = fold(started(), torn).summary(RunEnded(4.0, 75, "p.jsonl:9: the last line is cut off", 0))
 
-    assert (unrelated.advice, related.advice) == ("", "run it again")
+    assert unrelated.advice == ""
+    assert (of_the_route.advice, of_the_input.advice) == ("it may have been revoked", "run it again")
 
 
 def test_a_run_that_finished_has_no_stopped_reason() -> None:

@@ -678,6 +678,23 @@ def test_a_check_that_is_refused_as_rows_are_is_an_outage_where_it_worked_before
     assert story.route.outage.cause == "refusals"
 
 
+def test_a_key_that_a_check_finds_refused_was_not_told_as_perhaps_revoked() -> None:
+    """Where the check confirms the outage as it opens the circuit, not only where a probe does; and once."""
+    story = Story(can_check=True)
+    story.call(1, KEY_REFUSED)
+
+    decisions = story.call(0, KEY_REFUSED, "ping")
+    later = [decision for _ in range(5) for decision in story.probe(0, KEY_REFUSED, "ping")]
+
+    assert kinds(decisions) == ["CircuitMoved", "OutageConfirmed", "Tell"]
+    assert decisions[-1] == Tell(
+        "warning",
+        "m suddenly refuses the key (invalid key)",
+        "the key may have been revoked; waiting and probing in case it is an outage",
+    )
+    assert not any(isinstance(decision, Tell) for decision in later)
+
+
 def test_random_refusals_of_rows_and_of_checks_were_short_outages() -> None:
     """Groq answers 400 ``json_validate_failed`` at random, a finished row's request too: it has answered."""
     story = Story(can_check=True)
