@@ -9,10 +9,12 @@ import os
 import pkgutil
 import re
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import coverage
 import pytest
@@ -22,6 +24,7 @@ from hypothesis.internal.conjecture import providers
 import llmbatch
 
 ROOT = Path(__file__).parents[1]
+CommandHere = Callable[..., "subprocess.CompletedProcess[str]"]
 
 settings.register_profile(
     "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -121,6 +124,35 @@ def import_all_modules() -> None:
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):  # of an extra that is not installed
                 importlib.import_module(module.name)
+
+
+def is_of(module: ModuleType, folder: Path) -> bool:
+    """Whether *module* was imported from *folder*."""
+    return (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
+
+
+@pytest.fixture
+def command_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandHere:
+    """``command_here(folder, environ, *arguments)`` runs the command within this process, which starts none.
+
+    For the many commands that differ in a few words: to start an interpreter takes longer than most of them. What they
+    import from *folder* is forgotten.
+    """
+    from llmbatch.cli import main
+
+    def run(folder: Path, environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(os, "environ", dict(environ))
+            patch.setattr(sys, "argv", ["llmbatch", *arguments])
+            patch.setattr(sys, "path", [*sys.path])
+            code = main()
+            for name in [name for name, module in sys.modules.items() if is_of(module, folder)]:
+                del sys.modules[name]
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, out, err)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

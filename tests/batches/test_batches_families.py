@@ -227,7 +227,9 @@ def test_each_row_has_one_line_and_is_paid_for_once(world_of: Callable[..., Worl
 
 
 @pytest.mark.slow  # many calls in virtual time
-@pytest.mark.parametrize("is_deleted", [False, True], ids=["journal kept", "journal deleted"])
+@pytest.mark.parametrize(
+    "is_deleted", [pytest.param(False, marks=pytest.mark.long), True], ids=["journal kept", "journal deleted"]
+)
 def test_a_killed_job_finds_its_batches(world_of: Callable[..., World], is_deleted: bool) -> None:
     """By label or by file name, through a lost create and an expiry; rows are paid for once."""
     faults = (BatchFault("create_lost", batches=(2,)), BatchFault("expire", batches=(1,), share=0.4))

@@ -16,7 +16,7 @@ from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
 SEEDS = 400
 AT_ONCE = 100
-BLOCKS = [pytest.param(first, marks=[pytest.mark.long] * (first >= 200)) for first in range(0, SEEDS, AT_ONCE)]
+BLOCKS = [pytest.param(first, marks=[pytest.mark.long] * (first >= 100)) for first in range(0, SEEDS, AT_ONCE)]
 
 _TRAPS: dict[str, dict[str, Any]] = {
     "create_lost": {},

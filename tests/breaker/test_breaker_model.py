@@ -890,7 +890,8 @@ def tell_stories(number: int, focus: dict[str, Any], part: int = 0, *, shrink: b
 @pytest.mark.hypothesis
 @pytest.mark.slow
 @pytest.mark.no_cover
-def test_any_story_goes_as_the_model_says() -> None:
+@pytest.mark.parametrize("stories", [20, pytest.param(60, marks=pytest.mark.long)])
+def test_any_story_goes_as_the_model_says(stories: int) -> None:
     """Any steps in any order, by any policy; all kinds of things happen in them.
 
     Slow, for only hundreds of stories of many steps get into all the corners.
@@ -898,7 +899,7 @@ def test_any_story_goes_as_the_model_says() -> None:
     seen.clear()
 
     for part, focus in enumerate(FOCI * 3):
-        tell_stories(60, focus, part)
+        tell_stories(stories, focus, part)
         # Other options or another seed may need more of them to reach each kind.
         if focus is FOCI[-1] and all(seen[kind] for kind in KINDS):
             break

@@ -232,10 +232,10 @@ def test_a_row_that_is_too_large_is_left_out(llmbatch_here: Run, tmp_path: Path)
 
 
 @pytest.mark.slow  # starts two commands, to see their standard output
-def test_standard_output_takes_one_file(llmbatch: Run, prompts: Path) -> None:
+def test_standard_output_takes_one_file(llmbatch_process: Run, prompts: Path) -> None:
     """Its lines only; several files are refused."""
-    one = llmbatch("convert", "p.jsonl", "--to", "openai", *OPENAI, "-o", "-")
-    two = llmbatch("convert", "p.jsonl", "--to", "openai", *OPENAI, "--chunk-rows", "3", "-o", "-")
+    one = llmbatch_process("convert", "p.jsonl", "--to", "openai", *OPENAI, "-o", "-")
+    two = llmbatch_process("convert", "p.jsonl", "--to", "openai", *OPENAI, "--chunk-rows", "3", "-o", "-")
 
     assert one.returncode == 0
     assert len(one.stdout.splitlines()) == 6

@@ -163,20 +163,20 @@ COMPLETED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("typed", "offered"), COMPLETED)
-def test_a_shell_completes_commands_flags_and_choices(llmbatch: Run, typed: str, offered: list[str]) -> None:
+def test_a_shell_completes_commands_flags_and_choices(llmbatch_process: Run, typed: str, offered: list[str]) -> None:
     """As bash asks for it; choices were not offered. Slow: a process each."""
     words = len(typed.split(" ")) - 1
 
-    done = llmbatch(_LLMBATCH_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(words))
+    done = llmbatch_process(_LLMBATCH_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(words))
 
     assert done.stdout.split() == offered
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_the_completion_script_of_each_shell_is_shown(llmbatch: Run, shell: str) -> None:
+def test_the_completion_script_of_each_shell_is_shown(llmbatch_process: Run, shell: str) -> None:
     """For those who install it by hand. Slow: a process each."""
-    done = llmbatch("--show-completion", shell)
+    done = llmbatch_process("--show-completion", shell)
 
     assert done.returncode == 0
     assert "LLMBATCH_COMPLETE" in done.stdout

@@ -103,14 +103,14 @@ def test_a_port_in_use_costs_the_metrics_only(llmbatch: Run, prompts: Path) -> N
 
 
 def test_without_the_extra_nothing_is_sent(
-    llmbatch: Run, prompts: Path, tmp_path: Path, silence: Silence, two_lines: TwoLines
+    llmbatch_process: Run, prompts: Path, tmp_path: Path, silence: Silence, two_lines: TwoLines
 ) -> None:
     """It says what to install."""
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "prometheus_client.py").write_text("raise ImportError('not installed')\n")
     path = os.pathsep.join(filter(None, [str(tmp_path / "hidden"), os.environ.get("PYTHONPATH", "")]))
 
-    done = llmbatch(
+    done = llmbatch_process(
         *("run", prompts.name, "-m", "m", "--base-url", silence.url, "--metrics-port", "0"), PYTHONPATH=path
     )
 

@@ -61,12 +61,14 @@ def test_the_page_is_made_from_the_output_alone(llmbatch_here: Run, output: Path
 
 
 @pytest.mark.slow  # starts processes
-def test_the_page_can_go_to_another_file_or_to_standard_output(llmbatch: Run, output: Path, tmp_path: Path) -> None:
+def test_the_page_can_go_to_another_file_or_to_standard_output(
+    llmbatch_process: Run, output: Path, tmp_path: Path
+) -> None:
     """``-o FILE`` and ``-o -``; the input may be named in place of the output."""
     (tmp_path / "prompts.jsonl").write_text('"one"\n"two"\n"three"\n')
 
-    assert llmbatch("report", "prompts.jsonl", "-o", "monday.html").stdout == "monday.html\n"
-    printed = llmbatch("report", output.name, "-o", "-")
+    assert llmbatch_process("report", "prompts.jsonl", "-o", "monday.html").stdout == "monday.html\n"
+    printed = llmbatch_process("report", output.name, "-o", "-")
 
     assert printed.stdout.startswith(PAGE_START)
     assert printed.stdout.endswith("</html>\n")

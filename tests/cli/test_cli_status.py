@@ -73,19 +73,19 @@ def provider() -> Iterator[Recorder]:
 
 @pytest.mark.slow  # two runs, the first of which waits for the end of --max-outage
 def test_the_outage_of_the_first_run_was_forgotten_by_the_second(
-    llmbatch: Run, tmp_path: Path, provider: Recorder
+    llmbatch_process: Run, tmp_path: Path, provider: Recorder
 ) -> None:
     """From, to, route and the provider's words survive the rerun; the run that stopped names the flag."""
     (tmp_path / "prompts.jsonl").write_text("".join(f'"row {number}"\n' for number in range(30)))
     command = ("run", "prompts.jsonl", "-m", "m", "--base-url", provider.url, "-c", "5", "--recovery-timeout", "1")
     provider.respond = lambda arrival: OVERLOADED
 
-    stopped = llmbatch(*command, "--max-outage", "3")
-    first = json.loads(llmbatch("status", "prompts.jsonl", "--json").stdout)
-    words = llmbatch("status", "prompts.jsonl", TZ="Asia/Kolkata").stdout
+    stopped = llmbatch_process(*command, "--max-outage", "3")
+    first = json.loads(llmbatch_process("status", "prompts.jsonl", "--json").stdout)
+    words = llmbatch_process("status", "prompts.jsonl", TZ="Asia/Kolkata").stdout
     provider.respond = answer
-    resumed = llmbatch(*command)
-    second = json.loads(llmbatch("status", "prompts.jsonl", "--json").stdout)
+    resumed = llmbatch_process(*command)
+    second = json.loads(llmbatch_process("status", "prompts.jsonl", "--json").stdout)
 
     assert (stopped.returncode, resumed.returncode) == (75, 0)
     assert "--max-outage 3 reached" in stopped.stderr
@@ -133,9 +133,11 @@ def test_quiet_said_nothing_of_failed_rows(llmbatch_here: Run, tmp_path: Path) -
     ("typed", "expected"),
     [("llmbatch sta", "status"), ("llmbatch run --conc", "--concurrency"), ("llmbatch failed --i", "--ids")],
 )
-def test_the_shell_completes_commands_and_options(llmbatch: Run, typed: str, expected: str) -> None:
+def test_the_shell_completes_commands_and_options(llmbatch_process: Run, typed: str, expected: str) -> None:
     """Also those of commands that are built only when they are called."""
-    done = llmbatch(COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1), _LLMBATCH_COMPLETE="complete_bash")
+    done = llmbatch_process(
+        COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1), _LLMBATCH_COMPLETE="complete_bash"
+    )
 
     assert expected in done.stdout.split()
 

@@ -33,7 +33,13 @@ pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.xdist_group("chromiu
 
 _WIDE = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
 """How many tables are wider than their place."""
-SIZES = [(390, 844), (1280, 900), (1920, 1080)]
+VIEWS = [
+    *((390, 844, "dark"), (1280, 900, "light")),
+    *(
+        pytest.param(*view, marks=pytest.mark.long)
+        for view in ((390, 844, "light"), (1280, 900, "dark"), (1920, 1080, "light"), (1920, 1080, "dark"))
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +72,7 @@ def shown(page: Page) -> list[list[float]]:
     return [chart["shown"] for chart in page.evaluate("llmbatchCharts.values()")]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("width", "height", "scheme"), VIEWS)
 def test_a_report_opens_from_disk_and_loads_nothing(
     browser: Browser, night: Path, width: int, height: int, scheme: Any
 ) -> None:
@@ -280,8 +285,7 @@ def serving(painter: Any) -> Any:
     return Serving()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("width", "height", "scheme"), VIEWS)
 def test_a_live_page_takes_what_is_new_without_a_reload(
     browser: Browser, tmp_path: Path, width: int, height: int, scheme: Any
 ) -> None:
@@ -367,8 +371,7 @@ def test_the_end_is_told_on_open_pages(browser: Browser, tmp_path: Path) -> None
         )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("width", "height", "scheme"), VIEWS)
 def test_the_list_of_outputs_leads_to_them_by_keyboard(
     browser: Browser, tmp_path: Path, width: int, height: int, scheme: Any
 ) -> None:

@@ -420,6 +420,8 @@ async def test_a_client_of_http_1_0_gets_events_without_chunks() -> None:
     assert events.endswith(b'"final":true}\n\n')
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # fifteen seconds of real waits
 async def test_the_last_message_ends_the_stream() -> None:
     """Open pages hear how it ended before the server is gone."""
     channel = Channel(CountingPainter(), every_s=0.02)

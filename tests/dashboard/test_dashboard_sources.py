@@ -46,6 +46,8 @@ async def run_of(folder: Path, rows: int) -> tuple[list[RunReport], RunSource]:
     return seen, source
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 async def test_the_page_of_a_run_agrees_with_its_files_at_the_end(tmp_path: Path) -> None:
     """While it goes on the counters only grow; then all is as ``llmbatch report`` has it."""
     seen, source = await run_of(tmp_path, 60)
@@ -77,6 +79,8 @@ async def test_thousands_of_different_errors_stay_bounded(tmp_path: Path) -> Non
     assert b"10,000 failed" in message.whole()
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 async def test_a_message_that_says_nothing_new_is_small(tmp_path: Path) -> None:
     """It is sent every second to everybody."""
     _, source = await run_of(tmp_path, 40)
@@ -100,6 +104,8 @@ def test_an_output_without_a_line_has_a_page(tmp_path: Path, text: bytes) -> Non
     )
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 async def test_lines_are_read_when_tables_are_made_of_them(tmp_path: Path) -> None:
     """And seldom else: a few at a time cost more for each."""
     _, source = await run_of(tmp_path, 40)

@@ -31,9 +31,10 @@ def test_a_fleet_of_sixty_probes_once_at_a_time_and_recovers_together(seed: int)
 
 
 @pytest.mark.slow  # millions of events: half a minute
-def test_a_fleet_of_a_thousand_probes_about_as_rarely_as_one_process() -> None:
+@pytest.mark.parametrize("processes", [250, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_fleet_of_a_thousand_probes_about_as_rarely_as_one_process(processes: int) -> None:
     """A simulation: one probe at a time, 15 in a minute; all closed after the longest wait and 3 s."""
-    score = run_fleet(FleetPlan(1000))
+    score = run_fleet(FleetPlan(processes))
 
     assert score.probes_at_once == 1
     assert score.probes <= 15

@@ -23,7 +23,7 @@ def test_a_bad_row_is_tried_until_chance_explains_it_no_more(errors: float, atte
 
 @pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.no_cover
-@pytest.mark.parametrize("name", ["m1", "m2", "m3", "m4", "m5", "m6", "m7"])
+@pytest.mark.parametrize("name", ["m1", "m2", pytest.param("m3", marks=pytest.mark.long), "m4", "m5", "m6", "m7"])
 def test_mess_costs_little_and_no_good_row(name: str) -> None:
     """Every bad row fails, no good one does, and the run is a quarter and two minutes behind the oracle at most.
 

@@ -113,6 +113,8 @@ async def test_an_answer_about_the_account_stops_the_run_and_fails_nothing(tmp_p
     assert server.sick < ROWS
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 @pytest.mark.parametrize("name", PASSING)
 async def test_an_answer_that_may_pass_is_asked_for_again(tmp_path: Path, name: str) -> None:
     """The first call meets it, and every row succeeds."""
@@ -190,6 +192,8 @@ async def test_a_server_that_streams_unasked_is_read_to_the_end_and_then_told_no
     assert told[4:] == [False] * (ROWS - 4)
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 async def test_a_row_that_needs_more_than_the_credit_fails_alone(tmp_path: Path, server: Recorder) -> None:
     """OpenRouter's 402 for one prompt stopped the run, and each rerun of it; the others show that there is credit."""
 
@@ -209,6 +213,8 @@ async def test_a_row_that_needs_more_than_the_credit_fails_alone(tmp_path: Path,
     assert "Prompt tokens limit exceeded" in failed[0]["error"]["message"]
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
@@ -233,6 +239,8 @@ async def test_the_code_of_a_line_is_a_code_and_the_rest_its_message(
     assert message in failed[0]["error"]["message"]
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 async def test_the_plain_display_shows_what_a_429_says_once(tmp_path: Path, server: Recorder) -> None:
     """Its code alone does not tell which limit it was."""
 
@@ -287,6 +295,8 @@ async def test_a_server_without_embeddings_is_no_outage(tmp_path: Path, server: 
     assert len(server.arrivals) < 3 * ROWS
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 async def test_a_row_that_asks_for_what_no_provider_of_the_model_offers_fails_alone(
     tmp_path: Path, server: Recorder
 ) -> None:

@@ -45,20 +45,14 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, environment: dict[str, str], recorder: Recorder) -> Run:
+def run(tmp_path: Path, environment: dict[str, str], recorder: Recorder, command_here: Callable[..., Any]) -> Run:
     """``run(rows, *arguments)`` writes ``in.jsonl`` and runs it into ``out.jsonl``, against the recorder."""
 
     def start(rows: bytes, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
         (tmp_path / "in.jsonl").write_bytes(rows)
-        return subprocess.run(
-            [*COMMAND, "run", "in.jsonl", "-o", "out.jsonl", "-m", "openai/gpt", *arguments],
-            cwd=tmp_path,
-            env=environment | {"OPENAI_BASE_URL": recorder.url, "ANTHROPIC_BASE_URL": recorder.origin} | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=240,
-            check=False,
-        )
+        environ = environment | {"OPENAI_BASE_URL": recorder.url, "ANTHROPIC_BASE_URL": recorder.origin} | variables
+        done = command_here(tmp_path, environ, "run", "in.jsonl", "-o", "out.jsonl", "-m", "openai/gpt", *arguments)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.encode(), done.stderr.encode())
 
     return start
 

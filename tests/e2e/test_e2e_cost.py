@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from typing import Any
 import pytest
 from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
 ROOT = Path(__file__).parents[2]
 
 
 class Here:
     """Runs the command in a folder, with all base URLs at the recorder."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, command: Run) -> None:
         self.folder = folder
+        self.command = command
         self.url = url
         self._environ = {
             "PATH": os.environ["PATH"],
@@ -42,15 +45,7 @@ class Here:
         (self.folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "llmbatch", *arguments],
-            cwd=self.folder,
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.command(self.folder, self._environ, *arguments)
 
     def text(self) -> str:
         return (self.folder / "p.results.jsonl").read_text()
@@ -87,9 +82,9 @@ def meter() -> Meter:
 
 
 @pytest.fixture
-def here(tmp_path: Path, meter: Meter) -> Iterator[Here]:
+def here(tmp_path: Path, meter: Meter, command_here: Run) -> Iterator[Here]:
     recorder = Recorder(meter)
-    yield Here(tmp_path, recorder.url)
+    yield Here(tmp_path, recorder.url, command_here)
     recorder.close()
 
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = [sys.executable, "-m", "llmbatch", "run"]
+Here = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def write(folder: Path, rows: int) -> None:
@@ -138,7 +140,7 @@ def test_a_pool_of_a_configuration_file_answers_by_weight(tmp_path: Path) -> Non
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
-    tmp_path: Path, words: tuple[str, ...], said: str
+    tmp_path: Path, command_here: Here, words: tuple[str, ...], said: str
 ) -> None:
     """Exit 2, with what is wrong; there is no output."""
     write(tmp_path, 5)
@@ -147,8 +149,10 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
         '[pools.keyless]\nroutes = [{model = "openai/m", api_key_env = "NO_SUCH_KEY"}]\n'
     )
 
-    ended = run(tmp_path, *words, "--config", "c.toml", code=2, OPENAI_API_KEY="")
+    environ = {**os.environ, "OPENAI_API_KEY": ""}
+    ended = command_here(tmp_path, environ, "run", "in.jsonl", *words, "--config", "c.toml")
 
+    assert ended.returncode == 2
     assert said in ended.stderr
     assert "hint: " in ended.stderr
     assert not (tmp_path / "in.results.jsonl").exists()
@@ -167,13 +171,16 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
         ('[pools.p]\nroutes = ["sim/small"]', "is not a table"),
     ],
 )
-def test_a_pool_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_a_pool_that_is_none_is_refused_with_its_place(
+    tmp_path: Path, command_here: Here, text: str, said: str
+) -> None:
     """File and key are named."""
     write(tmp_path, 5)
     (tmp_path / "c.toml").write_text(text)
 
-    ended = run(tmp_path, "-m", "pool/p", "--config", "c.toml", code=2)
+    ended = command_here(tmp_path, os.environ, "run", "in.jsonl", "-m", "pool/p", "--config", "c.toml")
 
+    assert ended.returncode == 2
     assert said in ended.stderr
     assert "c.toml: pools" in ended.stderr
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from e2e_recorder import Answer, Arrival, Recorder, answer, error
 pytestmark = pytest.mark.slow  # each test starts the command
 
 ROOT = Path(__file__).resolve().parents[2]
+Here = Callable[..., subprocess.CompletedProcess[str]]
 KINDS = ["csv", "csv.gz", "tsv", "json", "parquet", "txt"]
 
 
@@ -46,8 +47,9 @@ def write(path: Path, texts: list[str]) -> None:
 class Folder:
     """The command in a folder, and the server that it sends to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, here: Here) -> None:
         self.path = path
+        self.here = here
         self.server = Recorder()
         kept = {
             name: os.environ[name]
@@ -68,7 +70,14 @@ class Folder:
         )
 
     def run(self, *arguments: str, code: int = 0, stdin: bytes = b"") -> str:
-        """What ``llmbatch`` says with these arguments; it must end with *code*."""
+        """What ``llmbatch`` says with these arguments; it must end with *code*.
+
+        Within this process, which has no standard input to give.
+        """
+        if not stdin:
+            here = self.here(self.path, self.environ, *arguments)
+            assert here.returncode == code, here.stdout + here.stderr
+            return here.stdout + here.stderr
         command = [sys.executable, "-m", "llmbatch", *arguments]
         done = subprocess.run(
             command, cwd=self.path, env=self.environ, input=stdin, capture_output=True, timeout=240, check=False
@@ -88,8 +97,8 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    found = Folder(tmp_path)
+def folder(tmp_path: Path, command_here: Here) -> Iterator[Folder]:
+    found = Folder(tmp_path, command_here)
     yield found
     found.server.close()
 

@@ -17,6 +17,7 @@ import pytest
 from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
 ROWS = 60
+Here = Callable[..., subprocess.CompletedProcess[str]]
 DOWN = error(503, "overloaded_error", "down")
 REFUSALS = {
     "key": error(401, "invalid_api_key", "Incorrect API key provided"),
@@ -29,8 +30,9 @@ REFUSALS = {
 class Servers:
     """Two providers, and the command in a folder: ``openai/first`` at one, ``anthropic/second`` at the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, here: Here) -> None:
         self.folder = folder
+        self.here = here
         self.first, self.second = Recorder(), Recorder()
         self.environ = {
             "PATH": os.environ["PATH"],
@@ -59,26 +61,10 @@ class Servers:
         return [sys.executable, "-m", "llmbatch", *arguments]
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command("run", "p.jsonl", "--progress", "plain", *arguments),
-            cwd=self.folder,
-            env=self.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.here(self.folder, self.environ | environ, "run", "p.jsonl", "--progress", "plain", *arguments)
 
     def check(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command("check", "p.jsonl", *arguments),
-            cwd=self.folder,
-            env=self.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.here(self.folder, self.environ | environ, "check", "p.jsonl", *arguments)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "p.results.jsonl").read_text().splitlines()]
@@ -92,8 +78,8 @@ class Servers:
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    both = Servers(tmp_path)
+def servers(tmp_path: Path, command_here: Here) -> Iterator[Servers]:
+    both = Servers(tmp_path, command_here)
     both.write([{"prompt": f"row {number}"} for number in range(1, ROWS + 1)])
     yield both
     both.close()
@@ -295,10 +281,7 @@ def test_bad_routes_are_refused_before_anything_is_sent(
 ) -> None:
     """Exit 2 with what is wrong and what to type, from ``check`` too; no output is begun."""
     servers.config(config)
-    done = subprocess.run(
-        servers.command(command, "p.jsonl", "--config", "c.toml", *arguments),
-        cwd=servers.folder, env=servers.environ, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = servers.here(servers.folder, servers.environ, command, "p.jsonl", "--config", "c.toml", *arguments)
 
     assert done.returncode == 2, done.stderr
     assert told in done.stderr

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ SCHEMA = {
     "required": ["label"],
     "additionalProperties": False,
 }
+Run = Callable[..., subprocess.CompletedProcess[str]]
 FIT, MISFIT = '{"label": "good"}', '{"label": "happy"}'
 
 
@@ -212,8 +213,9 @@ def test_a_library_is_told_at_once_what_is_wrong(arguments: dict[str, Any], mess
 class Here:
     """Runs the command in a folder, with OpenAI's and Anthropic's addresses at the recorder."""
 
-    def __init__(self, folder: Path, server: Recorder) -> None:
+    def __init__(self, folder: Path, server: Recorder, command: Run) -> None:
         self.folder = folder
+        self.command = command
         self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -236,10 +238,7 @@ class Here:
         (self.folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llmbatch", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=120, check=False
-        )
+        return self.command(self.folder, self.environ, *arguments)
 
     def lines(self) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in (self.folder / "p.results.jsonl").read_text().splitlines()]
@@ -248,8 +247,8 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path: Path, server: Recorder) -> Here:
-    return Here(tmp_path, server)
+def here(tmp_path: Path, server: Recorder, command_here: Run) -> Here:
+    return Here(tmp_path, server, command_here)
 
 
 RUN = ("run", "p.jsonl", "-m", "openai/m", "--progress", "plain")
@@ -292,7 +291,6 @@ def test_an_output_is_not_continued_with_another_schema(here: Here, model: Model
     assert len(model.bodies) == 2
 
 
-@pytest.mark.slow  # processes
 @pytest.mark.parametrize("command", ["run", "check"])
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -341,9 +339,8 @@ def test_a_config_file_of_the_folder_imports_no_code(here: Here, model: Model) -
 
 @pytest.mark.slow  # a process is killed and another one goes on
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_killed_run_goes_on_with_the_same_command(tmp_path: Path, server: Recorder) -> None:
+def test_a_killed_run_goes_on_with_the_same_command(tmp_path: Path, server: Recorder, here: Here) -> None:
     """No row has two lines, and all that succeeded fit."""
-    here = Here(tmp_path, server)
     here.write([{"prompt": f"{kind} {at}"} for at in range(300) for kind in ("fits", "once")])
     server.delay = 0.01
     words = (*RUN, "-c", "4", "--schema", "s.json")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
 from llmbatch import BatchRunner
 from llmbatch.core.errors import UsageError
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Tiered:
@@ -50,9 +51,10 @@ def server(tiered: Tiered) -> Iterator[Recorder]:
 class Here:
     """Runs the command in a folder, with ``OPENAI_BASE_URL`` at the recorder."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, command: Run) -> None:
         self.folder = folder
-        self._environ = {
+        self.command = command
+        self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "LANG": "C.UTF-8",
@@ -62,30 +64,21 @@ class Here:
             "ANTHROPIC_BASE_URL": url,
         }
         if "PYTHONPATH" in os.environ:
-            self._environ["PYTHONPATH"] = os.environ["PYTHONPATH"]
+            self.environ["PYTHONPATH"] = os.environ["PYTHONPATH"]
 
     def write(self, rows: list[Any]) -> None:
         (self.folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llmbatch", *arguments]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self._environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.command(self.folder, self.environ | environ, *arguments)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "p.results.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
-def here(tmp_path: Path, server: Recorder) -> Here:
-    return Here(tmp_path, server.url)
+def here(tmp_path: Path, server: Recorder, command_here: Run) -> Here:
+    return Here(tmp_path, server.url, command_here)
 
 
 PROMPTS = [{"prompt": f"row {number}"} for number in range(20)]

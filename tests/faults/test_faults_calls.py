@@ -14,15 +14,26 @@ pytestmark = [
 
 MOST = 30
 
+KILL = "signal=SIGKILL"
 IN_A_RUN = [
-    *[("write", fault, 3) for fault in ("error=ENOSPC", "signal=SIGKILL")],
-    *[("fdatasync", fault, 1) for fault in ("error=EIO", "signal=SIGKILL")],
+    ("write", KILL, 3),
+    ("fdatasync", "error=EIO", 1),
+    *(pytest.param(*one, marks=pytest.mark.long) for one in (("write", "error=ENOSPC", 3), ("fdatasync", KILL, 1))),
 ]
 IN_A_REWRITE = [
-    *[("write", fault) for fault in ("error=ENOSPC", "signal=SIGKILL")],
-    *[(calls, f) for calls in ("fdatasync", "fsync", "rename", "ftruncate") for f in ("error=EIO", "signal=SIGKILL")],
+    *(("write", "error=ENOSPC"), ("fdatasync", KILL), ("fsync", "error=EIO"), ("rename", KILL), ("ftruncate", KILL)),
+    *(
+        pytest.param(*one, marks=pytest.mark.long)
+        for one in (
+            ("write", KILL),
+            *((calls, "error=EIO") for calls in ("fdatasync", "rename", "ftruncate")),
+            ("fsync", KILL),
+        )
+    ),
 ]
-"""A full disk shows in writes, a broken one in whatever makes them durable: both are the same OSError to us."""
+"""Each call meets a fault or a kill in every run, and the other one too in .ci/long.
+
+A full disk shows in writes, a broken one in whatever makes them durable: both are the same OSError to us."""
 
 
 def meets_a_fault(job: Job, fault: str, calls: str, number: int, *more: str) -> bool:

@@ -23,7 +23,7 @@ def send_after(process: subprocess.Popen[str], seconds: float, *signals: signal.
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_signal_ends_the_run_and_nothing_is_lost(tmp_path: Path, name: str, seed: int) -> None:
     """128 + N; what was in flight has its line, so nothing is sent twice."""
     number = signal.Signals[name]

@@ -285,7 +285,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (b'{"question":"a"}\n' * 30, "", "--prompt-column question"),
     ],
 )
-@pytest.mark.parametrize(("output", "is_pipe"), [("-", True), ("out.jsonl", True), ("out.jsonl", False)])
+@pytest.mark.parametrize(
+    ("output", "is_pipe"), [("-", True), pytest.param("out.jsonl", True, marks=pytest.mark.long), ("out.jsonl", False)]
+)
 def test_standard_input_of_another_format_is_refused_too(
     tmp_path: Path, content: bytes, seen: str, hint: str, output: str, is_pipe: bool
 ) -> None:

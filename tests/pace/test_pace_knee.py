@@ -29,7 +29,7 @@ def test_it_finds_the_knee_within_twenty_round_trips_and_stays(kind: Kind, knee:
 
 
 @pytest.mark.slow  # hundreds of thousands of answers in virtual time
-@pytest.mark.parametrize("knee", [8, 64, 512])
+@pytest.mark.parametrize("knee", [8, 64, pytest.param(512, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_latencies_that_vary_do_not_mislead_it(kind: Kind, knee: int) -> None:
     """Lognormal with sigma 0.5, as answers of different lengths take."""
@@ -145,7 +145,7 @@ def test_rows_that_suddenly_get_longer_are_no_knee_either(limit: AdaptiveLimit) 
 
 @pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sigma", [0.0, *(pytest.param(sigma, marks=pytest.mark.long) for sigma in (0.5, 1.0))])
 def test_a_chosen_number_is_never_lowered_by_chance(kind: Kind, sigma: float) -> None:
     """Not once in 500 round trips of a provider without a knee, however latencies vary."""
     for ceiling in (1, 5, 40, 200):

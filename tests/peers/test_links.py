@@ -177,6 +177,8 @@ def test_rates_and_claims_are_shared(make: Callable[[], Carrier]) -> None:
     assert replies[2:] == [60, 40, 10, 90]
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # time-outs of a store
 def test_the_end_is_said(make: Callable[[], Carrier]) -> None:
     """Who closes leaves, so that the others need not wait 5 s to know it."""
     with Party(make, "ann") as ann:
@@ -208,6 +210,8 @@ def test_a_store_that_is_killed_is_gone_and_comes_back_empty(tmp_path: Path) -> 
     assert (reply.kind, reply.version) == ("wait", version)  # it takes over what the process knows
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # time-outs of a store
 def test_a_store_that_is_paused_counts_as_gone(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as server, Party(read_address(server.url, {}).carrier, "ann") as ann:
         ann.wait_for(CameBack)

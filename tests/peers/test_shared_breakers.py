@@ -106,6 +106,8 @@ def test_the_opener_is_alone_after_a_second_opinion(make: Make) -> None:
     assert not sick.retry_after
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 def test_one_probe_at_a_time_for_all(make: Make) -> None:
     breakers = [breaker(make()) for _ in range(4)]
     fail(breakers[0])
@@ -236,6 +238,8 @@ def test_a_closed_breaker_costs_what_one_without_a_board_costs() -> None:
     assert shared._circuit.fast_generation == alone._circuit.fast_generation
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 def test_without_the_store_each_has_its_own_circuit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with StoreServer(tmp_path) as server:
         boards = [RedisBoard(server.url) for _ in range(2)]

@@ -568,11 +568,12 @@ def test_a_few_stories_go_as_the_model_says() -> None:
 @pytest.mark.hypothesis
 @pytest.mark.slow
 @pytest.mark.no_cover
-def test_many_stories_go_as_the_model_says() -> None:
+@pytest.mark.parametrize("stories", [130, pytest.param(200, marks=pytest.mark.long)])
+def test_many_stories_go_as_the_model_says(stories: int) -> None:
     """Thousands of steps, and random steps reach each decision. Slow: the model reads the whole story at every step."""
     seen.clear()
 
-    run(200)
+    run(stories)
 
     for what in (
         *("Succeed", "Fail", "RetryAt", "HoldForEvidence", "ParkUntil", "Requeue", "CircuitMoved", "OutageConfirmed"),

@@ -20,7 +20,7 @@ def in_flight(story: Story, begin: float, end: float, route: str = "") -> float:
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
-@pytest.mark.parametrize(("knee", "rows"), [(8, 1200), (64, 8000)])
+@pytest.mark.parametrize(("knee", "rows"), [(8, 1200), pytest.param(64, 8000, marks=pytest.mark.long)])
 def test_auto_is_nearly_as_fast_as_the_best_number(simulate: Simulate, prompts: Prompts, knee: int, rows: int) -> None:
     """Against a provider that answers more slowly the more is in flight above its knee."""
     best = simulate(prompts(rows), Phase(math.inf, knee=knee), latency=1.0, concurrency=knee)

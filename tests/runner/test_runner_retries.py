@@ -55,9 +55,10 @@ def test_without_the_budget_retries_are_the_share_of_errors(
 
 
 @pytest.mark.slow  # many calls in virtual time
-def test_retries_that_fill_the_memory_go_in_turn(simulate: Simulate, prompts: Prompts) -> None:
+@pytest.mark.parametrize("rows", [3000, pytest.param(6000, marks=pytest.mark.long)])
+def test_retries_that_fill_the_memory_go_in_turn(simulate: Simulate, prompts: Prompts, rows: int) -> None:
     """Waiting rows are bounded: from there on a new row is read only as one leaves."""
-    story = simulate(prompts(6000), Phase(math.inf, "errors", 0.45, statuses=(500,)), concurrency=40)
+    story = simulate(prompts(rows), Phase(math.inf, "errors", 0.45, statuses=(500,)), concurrency=40)
 
     waiting, most = set[int](), 0
     done = story.finished_at
@@ -66,7 +67,7 @@ def test_retries_that_fill_the_memory_go_in_turn(simulate: Simulate, prompts: Pr
         if len(waiting) > most:
             waiting = {row for row in waiting if done.get(row, math.inf) > call.at}
             most = max(most, len(waiting))
-    assert story.statuses == {"success": 6000}
+    assert story.statuses == {"success": rows}
     assert 500 < most <= 1000 + 2 * 40
 
 

@@ -103,7 +103,15 @@ def opened_at(story: Story, route: str) -> float:
 
 
 @pytest.mark.slow  # many calls in virtual time
-@pytest.mark.parametrize("behavior", ["down", "refuse", "hang", "unauthorized", "bad_request", "quota"])
+@pytest.mark.parametrize(
+    "behavior",
+    [
+        "down",
+        "hang",
+        "quota",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("refuse", "unauthorized", "bad_request")),
+    ],
+)
 def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Prompts, behavior: Any) -> None:
     """No row is parked or fails; the fallback is called within a second; the first route has its rows back."""
     outage = Phase(20, behavior)

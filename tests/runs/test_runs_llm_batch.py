@@ -85,6 +85,8 @@ async def test_columns_of_numpy_are_rows(llm: LLMBatch, provider: Provider) -> N
     assert provider.asked == Counter([4, 5])
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # an outage in real time
 async def test_batches_of_one_actor_share_circuits(llm: LLMBatch, provider: Provider) -> None:
     """The first one learns of the outage; those after it send a probe at most, and every row comes back."""
     first = await through(llm, block(1, 50))
@@ -101,6 +103,8 @@ async def test_batches_of_one_actor_share_circuits(llm: LLMBatch, provider: Prov
     assert provider.asked.total() - 50 - learned <= 5
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # an outage in real time
 async def test_a_provider_that_is_back_is_found_by_a_later_batch(llm: LLMBatch, provider: Provider) -> None:
     """Its probe closes the circuit for all."""
     await through(llm, block(1, 50))

@@ -144,6 +144,8 @@ async def test_what_a_plain_function_raises_is_its_rows() -> None:
     assert [result.error_code for result in results if not result.ok] == ["runtime_error", "value_error"]
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 async def test_a_thread_that_hangs_costs_its_row_an_attempt_and_not_the_run() -> None:
     """The time limit ends the waiting; the run ends although the thread has not."""
     release = threading.Event()
@@ -257,6 +259,8 @@ async def _forgotten(row: int) -> Any:
     return _async_parts(row)
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 @pytest.mark.parametrize(
     "call",
     [
@@ -291,6 +295,8 @@ class SdkStream:
         pass
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # waits between attempts in real time
 async def test_a_stream_of_one_row_fails_that_row_alone() -> None:
     """And ``judge_result`` may take it all the same."""
 

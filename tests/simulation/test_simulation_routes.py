@@ -9,8 +9,10 @@ from simulation_route_story import RouteStory
 
 SEEDS = 120
 
-FIRST = (2, 3, 6, 12, 17, 27, 51, 511, 42121122, 42121450)
-"""The stories that show the planted bugs. The last two are found in none of the first thousands: they are told too."""
+FIRST = (51, 511, 17, 3, 27, 12, 2, 6, 42121450, 42121122)
+"""The stories that show the planted bugs, short ones first.
+
+The last two are found in none of the first thousands: they are told too."""
 FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
 
 

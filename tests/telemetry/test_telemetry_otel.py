@@ -113,6 +113,8 @@ async def test_a_run_is_a_span_and_each_call_a_child_of_it(recorder: Recorder, t
         assert "error.type" not in found
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 async def test_the_attempts_of_a_row_are_linked(recorder: Recorder, traced: Traced) -> None:
     """Each to the one before; an attempt that failed has an error and its type, not its message."""
     count = iter(range(99))
@@ -323,6 +325,8 @@ class Metered:
         ]
 
 
+@pytest.mark.traced
+@pytest.mark.slow  # seconds of real waits
 async def test_durations_and_tokens_are_measured_in_the_buckets_of_the_convention(recorder: Recorder) -> None:
     """By operation, provider, model, server and error type."""
     metered = Metered()

@@ -164,7 +164,7 @@ def test_rpd_counts_the_requests_of_all_processes_and_of_earlier_runs(
     assert "requests of --rpd 40" in errors
 
 
-@pytest.mark.parametrize("again", [("--workers", "2"), ("--workers", "5"), ()])
+@pytest.mark.parametrize("again", [pytest.param(("--workers", "2"), marks=pytest.mark.long), ("--workers", "5"), ()])
 def test_after_a_kill_of_all_any_number_of_processes_goes_on(
     tmp_path: Path, rows: Path, start: Start, provider: Provider, again: tuple[str, ...]
 ) -> None:
