@@ -16,10 +16,6 @@ from llmbatch.route.rate import ALONE, ErrorRate
 
 __all__ = ["Evidence", "RowRecord", "is_of_no_api", "is_own_error", "what_no_api_answers"]
 
-ALONE_AGAIN = 3
-"""Retries of rows that had been throttled alone and are again, from which the rows are taken to be the reason; and how
-many of them there must be for each such retry that succeeds."""
-
 MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
 
@@ -94,9 +90,7 @@ class Evidence:
         "_least",
         "_met",
         "_own_overcome",
-        "_throttled_again",
         "_throttled_checks",
-        "_throttled_once",
         "few",
         "newest_success",
         "own_lost",
@@ -127,8 +121,6 @@ class Evidence:
         """Such exceptions of rows that succeeded later."""
         self._met: dict[int, tuple[int, int]] = {}
         """By unfinished row that was throttled, its first failed call and its failed attempts, excused or not."""
-        self._throttled_again = self._throttled_once = 0
-        """Retries of rows that had been throttled while others passed: throttled again, and successes."""
 
     def __repr__(self) -> str:
         return f"<Evidence {len(self.records)} rows, {len(self.unproven)} unproven, errors {self.rate.value:.2%}>"
@@ -162,18 +154,6 @@ class Evidence:
             self._meet(row, serial)
         else:
             self._throttled_checks += 1
-
-    def throttled_again(self) -> None:
-        """Count that a row was throttled again that had been while calls sent later succeeded."""
-        self._throttled_again += 1
-
-    @property
-    def throttles_rows_alone(self) -> bool:
-        """Whether the same few rows are throttled again and again while others pass.
-
-        At a limit of the route, a retry has the chance of any other call.
-        """
-        return self._throttled_again >= ALONE_AGAIN * max(1, self._throttled_once)
 
     def _meet(self, row: int, serial: int) -> None:
         record = self.records.get(row)
@@ -313,7 +293,6 @@ class Evidence:
         record = self.forget(row) if self.records else None
         if record is not None:
             self._own_overcome += record.own_errors
-            self._throttled_once += record.throttled
             self.rate.resolved(record.attempts, record.began, 0 if probe else 1)
         elif not probe:
             self.rate.answered(serial)

@@ -166,7 +166,6 @@ class Refusing(Judging):
             self.evidence.throttled(call.row if call.kind == "row" else 0, call.serial)
         if record is not None and record.throttled and self.circuit.is_closed and not outcome.is_withheld:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
-            self.evidence.throttled_again()
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, now)]
         if outcome.retry_after is not None:
@@ -174,10 +173,9 @@ class Refusing(Judging):
         count = self.throttle.throttled(call.serial, now)
         if call.kind == "row":
             self.history.throttled[call.row] = self.label
-        disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
-        # Rows are throttled alone: the call that takes its slot will tell, where answers may be quicker than that.
-        disprovable = disprovable or (bool(self.calls) and self.evidence.throttles_rows_alone)
-        sent = self.circuit.serial - self.evidence.newest_success
+        # Providers refuse quickly: where new rows are in flight, the next one, which takes its slot, will tell.
+        disprovable = self._may_be_disproved(call) or self.calls.fresh > 0
+        sent = self.circuit.serial - max(self.evidence.newest_success, self.throttle.first - 1)
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             alone = count == 1 and not outcome.is_withheld
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=alone)
@@ -190,6 +188,10 @@ class Refusing(Judging):
             return [ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
 
+    def _may_be_disproved(self, call: Call) -> bool:
+        """Whether a call sent after *call* has succeeded, or is in flight and may."""
+        return self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
+
     def note_cover(self, *, is_covered: bool) -> None:
         """Note whether other routes answer its rows while it lacks capacity: it is not given up for that."""
         self.throttle.is_covered = is_covered
@@ -199,7 +201,7 @@ class Refusing(Judging):
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         self.throttle.throttled(call.serial, now)
-        disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
+        disprovable = self._may_be_disproved(call)
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=False)

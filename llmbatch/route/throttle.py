@@ -72,8 +72,16 @@ class Throttle:
             self.since = now
         return len(self._throttled)
 
+    @property
+    def first(self) -> int:
+        """Number of the first throttled call without a later success; 0 if there is none."""
+        return min(self._throttled, default=0)
+
     def is_route_wide(self, sent: int, *, disprovable: bool) -> bool:
-        """Whether throttling concerns the route, out of *sent* calls; *disprovable*: a later call is in flight."""
+        """Whether throttling concerns the route, out of *sent* calls from the first such on.
+
+        *disprovable*: a call sent later has succeeded, or may.
+        """
         count = len(self._throttled)
         return not disprovable or log_chance(count, sent, count * ROWS_OWN) < CONFIRMED
 

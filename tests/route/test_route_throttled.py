@@ -208,11 +208,11 @@ def test_waits_of_failures_between_good_answers_are_the_rows_own() -> None:
 
 
 def test_a_wait_is_told_once() -> None:
-    """A second call that names the same is no news; its row waits too."""
+    """Another call that names the same is no news; its row waits too."""
     story = Story()
-    first, second = story.send(1), story.send(2)
-    third = story.send(3)
-    story.come(third, waiting(THROTTLED, 8.0))
+    first, second, third, fourth = (story.send(row) for row in range(1, 5))
+    story.come(fourth, waiting(THROTTLED, 8.0))
+    assert PauseRoute(8.0, "http_429") in story.come(third, waiting(THROTTLED, 8.0))
 
     decisions = [story.come(second, waiting(THROTTLED, 8.0)), story.come(first, waiting(THROTTLED, 8.0))]
 
@@ -386,44 +386,34 @@ def test_throttling_that_is_no_answer_is_given_up_where_nothing_was_ever_answere
     assert story.route.lost_at == math.inf
 
 
-def throttle_alone(story: Story, row: int) -> None:
-    """*row* is throttled while a call that was sent later succeeds."""
-    large, later = story.send(row), story.send(1000 + row)
-    story.come(large, waiting(THROTTLED, 8.0))
-    story.come(later, GOOD)
-
-
-def test_a_large_row_s_quick_refusal_does_not_stop_the_others_before_one_more_call_is_sent() -> None:
+def test_a_quick_refusal_does_not_stop_the_others_before_one_more_call_is_sent() -> None:
     """Providers refuse within milliseconds, before the next call is sent: each large row stopped all for 8 s."""
     story = Story(can_check=True)
-    for _ in range(4):
-        throttle_alone(story, 1)
+    story.send(1)
     story.send(2)
-    large = story.send(3)
 
-    assert story.come(large, waiting(THROTTLED, 8.0)) == [HoldForEvidence(3)]
+    assert story.call(3, waiting(THROTTLED, 8.0)) == [HoldForEvidence(3)]
     assert story.route.takes_calls(story.now)
 
-    assert story.call(4, waiting(THROTTLED, 8.0)) == [HoldForEvidence(4)]
-    assert PauseRoute(8.0, "http_429") in story.call(5, waiting(THROTTLED, 8.0)), "so many are the route's"
+    assert PauseRoute(8.0, "http_429") in story.call(4, waiting(THROTTLED, 8.0)), "the next one is refused too"
 
 
-def test_where_retries_mostly_succeed_the_newest_call_s_refusal_still_stops_the_route() -> None:
-    """As at a limit of the route, which refuses a retry no more often than any other call."""
+def test_a_quick_refusal_stops_the_route_where_no_new_row_is_in_flight() -> None:
+    """What has failed before may be too large as well: its answer would tell nothing."""
     story = Story(can_check=True)
-    for row in range(1, 5):
-        throttle_alone(story, row)
-        throttle_alone(story, row)
-        story.call(row, GOOD)
-    story.send(10)
+    story.call(1, FAILED)
+    story.call(2, GOOD)
+    story.send(1)
 
-    assert PauseRoute(8.0, "http_429") in story.call(11, waiting(THROTTLED, 8.0))
+    assert PauseRoute(8.0, "http_429") in story.call(3, waiting(THROTTLED, 8.0))
 
 
-def test_a_large_row_stops_the_route_where_no_call_can_tell_more() -> None:
-    """With nothing else in flight the wait is the route's, as before any row was throttled alone."""
-    story = Story(can_check=True)
-    for _ in range(4):
-        throttle_alone(story, 1)
+def test_refusals_beside_calls_sent_before_them_stop_the_route_as_soon_as_others() -> None:
+    """Forty answers that are on their way say nothing about a limit that was reached just now."""
+    story = Story(can_check=True, concurrency=50)
+    for row in range(1, 41):
+        story.send(row)
 
-    assert PauseRoute(8.0, "http_429") in story.call(2, waiting(THROTTLED, 8.0))
+    story.call(41, waiting(THROTTLED, 8.0))
+
+    assert PauseRoute(8.0, "http_429") in story.call(42, waiting(THROTTLED, 8.0))
