@@ -130,9 +130,10 @@ def draw_plan(seed: int) -> Plan:
     rows = [_line(rng, number, bad, other_model=other_model) for number in range(1, count + 1)]
     if other_model:
         _spare_other_model(rows, bad)
-    if not any(row.strip() for number, row in enumerate(rows, 1) if number not in bad):
+    firsts = [number for number, row in enumerate(rows, 1) if row.strip() and b'"model"' not in row]
+    if all(number in bad for number in firsts):
         # As many as the threshold that only ever fail, and nothing beside them that passes, are an outage for ever.
-        for number in sorted(bad)[options["failure_threshold"] - 1 :]:
+        for number in firsts[options["failure_threshold"] - 1 :]:
             rows[number - 1] = rows[number - 1].replace(f" [bad {bad.pop(number)}]".encode(), b"")
     # Where no row can pass and the smallest request fails, nothing tells whether the route works.
     has_good = any(row.strip() for number, row in enumerate(rows, 1) if number not in bad)
