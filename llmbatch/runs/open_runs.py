@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.money.cap import CostCap
@@ -101,8 +102,9 @@ class OpenRuns:
         *before_sending* is called before requests are written to a connection.
 
         Raises:
-            UsageError: a value is out of range, or the shared store will never do.
+            UsageError: a value is out of range, the shared store will never do, or no asyncio loop runs.
         """
+        _require_asyncio()
         host = LocalSimulator(seed=self.options.seed or 0)
         warnings = _Warnings()
         provider = self.arguments.make(
@@ -314,3 +316,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        message = "a run needs a running asyncio loop, and none runs in this thread"
+        hint = "under trio, run it in a thread: await trio.to_thread.run_sync(runner.run_sync, INPUT, OUTPUT)"
+        raise UsageError(message, hint=hint) from None
