@@ -41,7 +41,7 @@ def test_a_path_that_cannot_be_opened_for_another_reason_names_it(path: str) -> 
     """In the system's words, or in Python's."""
     with pytest.raises(OutputError, match=r"cannot be opened \(Too many open files\)"):
         open_locked(path, "o.jsonl", failing(open=errno.EMFILE))
-    with pytest.raises(OutputError, match=r"cannot be opened \(embedded null"):
+    with pytest.raises(OutputError, match=r"cannot be opened .*embedded null"):
         open_locked(f"{path}\0", "o.jsonl")
 
 

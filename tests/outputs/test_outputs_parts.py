@@ -137,7 +137,7 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
     assert caught.value.hint == f"create it: mkdir -p {tmp_path / 'a'}"
     with pytest.raises(OutputError, match=r"cannot be created .Not a directory"):
         create_folder(tmp_path / "file" / "b")
-    with pytest.raises(OutputError, match=r"cannot be created .embedded null byte"):
+    with pytest.raises(OutputError, match=r"cannot be created .*embedded null"):
         create_folder("a\0b")
 
 
@@ -224,7 +224,7 @@ def test_results_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
         pass
     with pytest.raises(OutputError, match="is not a regular file"), open_file(Path("/dev/null")):
         pass
-    with pytest.raises(OutputError, match=r"cannot be read .embedded null byte"), open_file(Path("a\0b")):
+    with pytest.raises(OutputError, match=r"cannot be read .*embedded null"), open_file(Path("a\0b")):
         pass
     (tmp_path / "file").write_bytes(b"text")
     with open_file(tmp_path / "file") as fd:
