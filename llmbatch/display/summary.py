@@ -211,7 +211,7 @@ def how_to_go_on(
         case 2:
             return f"{where}; change what the error names, then {again}"
         case 3:
-            return f"{where}; put right what the provider refuses, then {again}"
+            return f"{where}; correct what it stopped for, then {again}"
         case 4:
             return f"{where}; to go on, raise --max-cost and {again}"
         case 74:

@@ -65,7 +65,7 @@ def test_a_refused_key_left_an_empty_output(llmbatch_here: Run, prompts: Path, p
     assert "prompts.results.jsonl" not in left
     assert words.stdout.startswith("stopped     0 of 3 rows: 0 success, 0 failed\n")
     assert "Incorrect API key provided." in words.stdout
-    assert words.stdout.splitlines()[-1].startswith("no results yet; put right what the provider refuses")
+    assert words.stdout.splitlines()[-1].startswith("no results yet; correct what it stopped for")
     assert (report["rows"], report["deferred"]["rows"], report["exit_code"]) == (0, 3, 3)
     assert failed.stdout == "0 failed rows\n"
     assert (later["rows"], later["runs"], later["state"]) == (3, 2, "finished")

@@ -88,7 +88,7 @@ def test_the_summary_tells_what_came_of_the_run() -> None:
         (0, "done", "results are in prompts.results.jsonl"),
         (1, "finished", f"to send the failed rows again: {COMMAND} --retry-failed"),
         (2, "stopped", f"change what the error names, then run the same command again: {COMMAND}"),
-        (3, "stopped", f"put right what the provider refuses, then run the same command again: {COMMAND}"),
+        (3, "stopped", f"correct what it stopped for, then run the same command again: {COMMAND}"),
         (4, "stopped", f"raise --max-cost and run the same command again: {COMMAND}"),
         (74, "stopped", f"make room or repair the disk, then run the same command again: {COMMAND}"),
         (75, "stopped", f"to go on, run the same command again: {COMMAND}"),
