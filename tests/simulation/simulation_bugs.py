@@ -158,15 +158,12 @@ def _one_hint_pauses(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a row that is throttled alone never ends")
 def _throttled_for_ever(patch: pytest.MonkeyPatch) -> None:
-    prove = Judging._prove
+    is_spent = Evidence.is_spent
 
-    def forget(self: Judging, serial: int, now: float) -> list[Decision]:
-        decided = prove(self, serial, now)
-        for record in self.evidence.records.values():
-            record.throttled = False
-        return decided
+    def spent_by_others(self: Evidence, record: RowRecord) -> bool:
+        return record.last.status != 429 and is_spent(self, record)
 
-    patch.setattr(Judging, "_prove", forget)
+    patch.setattr(Evidence, "is_spent", spent_by_others)
 
 
 # Judging rows.
