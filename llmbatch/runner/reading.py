@@ -109,8 +109,8 @@ class Reading:
                 if pending.route is self._open_route or pending.route.room(now):
                     return pending
                 self.set_aside(pending, now)
-            elif self.needs_input:
-                return None  # at its end the next pass begins at once: nothing may be left that would wake the run
+            elif self.needs_input or self.ended:
+                return None
         self.needs_input = True
         return None
 

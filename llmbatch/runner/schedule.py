@@ -375,13 +375,13 @@ class Scheduler:
 
     def is_stuck(self, now: float) -> bool:
         """Whether all rows left wait for routes to which nothing more is sent in this run."""
-        run = self._run
+        run, since, had_ended = self._run, self._run.machine.since, self.reading.ended
         if any(route.state.in_flight for route in run.routes):
             return False
-        since = run.machine.since
         if since is not None and now - since >= max_wait_without_progress(run.options):
             return True
         if self.reading.may_read(now) and not self.reading.is_held:
+            self.reading.needs_input |= had_ended  # another pass has begun, and nothing else may wake the run
             return False
         blocked = {route for route in run.routes if self.is_blocked(route, now)}
         routes = [route for route in run.routes if route.unfinished or route.skipped]
