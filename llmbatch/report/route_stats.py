@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from llmbatch.core.events import CircuitState
+from llmbatch.core.events import CircuitState, LimitLearned
 from llmbatch.report.call_stats import CallStats
 from llmbatch.report.snapshot import RouteSnapshot
 
@@ -60,15 +60,12 @@ class RouteStats:
         """When the route may be used again after the waits that the provider named; 0 before the first."""
         return self.pause.until
 
-    def learn(self, kind: str, limit: float, window_s: float | None, *, is_estimate: bool = False) -> None:
-        """Note a rate limit that the provider reported: *limit* of *kind* in *window_s* seconds (None: unknown).
-
-        *is_estimate*: nothing states it; it was learned from refusals.
-        """
+    def learn(self, event: LimitLearned) -> None:
+        """Note a rate limit that the provider reported, or that was estimated where nothing states it."""
+        kind, window_s = event.kind, event.window_s
         per = _PERIODS.get(window_s or 0.0, "" if window_s is None else f" in {window_s:g} s")
-        self.learned[f"{kind} {window_s}"] = (
-            f"{'about ' if is_estimate else ''}{limit:,.0f} {kind.replace('_', ' ')}{per}"
-        )
+        about = "about " if event.source == "delivered" else ""
+        self.learned[f"{kind} {window_s}"] = f"{about}{event.limit:,.0f} {kind.replace('_', ' ')}{per}"
 
     def note_pause(self, until: float, code: str, *, is_named: bool, is_limit: bool = False) -> None:
         """Note a wait; it never shortens an earlier one. *is_named*: by the provider."""

@@ -112,9 +112,7 @@ class RunStats:
             case LimitChanged():
                 self._route(event.route).limit = event.limit
             case LimitLearned():
-                self._route(event.route).learn(
-                    event.kind, event.limit, event.window_s, is_estimate=event.source == "delivered"
-                )
+                self._route(event.route).learn(event)
             case Throttled():
                 self._throttled(event)
             case Notice():

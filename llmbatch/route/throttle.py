@@ -78,7 +78,7 @@ class Throttle:
         return min(self._throttled, default=0)
 
     def is_route_wide(self, sent: int, *, disprovable: bool) -> bool:
-        """Whether throttling concerns the route, out of *sent* calls from the first such on.
+        """Whether throttling concerns the route, as chance and large rows hardly explain it out of *sent* calls.
 
         *disprovable*: a call sent later has succeeded, or may.
         """
