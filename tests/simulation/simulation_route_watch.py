@@ -17,11 +17,13 @@ from llmbatch.core.events import (
     CircuitChanged,
     Event,
     OutageEnded,
+    Progress,
     RetryPlanned,
     RowFinished,
     RowMoved,
     RowParked,
     RowsRequeued,
+    RunStopping,
     Throttled,
 )
 from llmbatch.inputs.rows import line_digest
@@ -76,6 +78,7 @@ class RouteWatch:
         self._left: dict[int, set[str]] = defaultdict(set)
         """Routes that a row left though they took rows: it had failed there, so that it waits for another."""
         self._news = False
+        self._all_read = self._is_stopping = False
         self._firsts: Counter[str] = Counter()
 
     def _break(self, text: str) -> None:
@@ -97,7 +100,7 @@ class RouteWatch:
 
     def observe(self, event: Event) -> None:
         if event.at > self._now:
-            if self._news:
+            if self._news and not self._is_stopping:
                 self._check_waiting()
             self._now = event.at
         match event:
@@ -113,6 +116,10 @@ class RouteWatch:
                     self._good[event.route].clear()
             case OutageEnded():
                 self._news = True
+            case Progress():
+                self._all_read = self._all_read or event.exhausted
+            case RunStopping():
+                self._is_stopping = True  # nothing is moved or sent any more
             case RetryPlanned():
                 self._known.add(event.row)
                 self._retrying.add(event.row)
@@ -184,7 +191,8 @@ class RouteWatch:
             left = max(0.0, left - 1.0)
         else:
             left = min(RETRIES_AT_ONCE, left + RETRY_SHARE)
-            if is_new and not event.probe and self._beyond.get(route) == at:
+            # Rows that were read before the input ended wait in the same queue, for a turn of their own.
+            if is_new and not event.probe and self._beyond.get(route) == at and not self._all_read:
                 self._break(f"retries: one beyond the budget of {route} was sent though row {event.row} could go")
         self._retries[route] = left, at
         self._retrying.discard(event.row)
@@ -213,6 +221,8 @@ class RouteWatch:
             self._servers.announced.remove((self._base(route), row))  # it was canceled before it was sent
         if event.verdict == "success":
             self._good[route].append(event.at)
+        elif event.code == "resource_unavailable":
+            self._good[route].clear()  # its pace has to be regained
         if row:
             self._flying.pop(row, None)
             item = self._plan.rows[row - 1].item

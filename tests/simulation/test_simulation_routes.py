@@ -13,6 +13,8 @@ FIRST = (51, 511, 17, 3, 27, 12, 2, 6, 42121450, 42121122)
 """The stories that show the planted bugs, short ones first.
 
 The last two are found in none of the first thousands: they are told too."""
+FOUND = (525825326,)
+"""Stories that have broken a guarantee: a row waits at a refused fallback, for the end of its first route's wait."""
 FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
 
 
@@ -21,7 +23,7 @@ FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted
 def test_no_story_of_several_routes_breaks_a_guarantee() -> None:
     """Outages of one, several or all routes, refused keys, kills: each row has one line, from what really answered."""
     stats = tell_routes(0, SEEDS)
-    for seed in FIRST[-2:]:
+    for seed in (*FIRST[-2:], *FOUND):
         stats.add(tell_routes(seed, seed + 1))
 
     assert not stats.broken, "".join(
