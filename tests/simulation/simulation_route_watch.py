@@ -238,6 +238,13 @@ class RouteWatch:
             for call in self._servers.sent[self._first_call :]
         )
 
+    def none_is_left(self) -> bool:
+        """Whether each place was refused in this life, and one of them for good after it had answered."""
+        revoked = any(
+            phase.kind in DEAD and phase.end == math.inf for at in self._plan.weather.values() for phase in at
+        )
+        return revoked and all(map(self._is_lost, self._plan.places))
+
     def _is_paused(self, label: str) -> bool:
         return self._now <= self._paused.get(label, -1.0) + 1e-6
 
