@@ -16,7 +16,7 @@ The last two are found in none of the first thousands: they are told too."""
 FOUND = (525825326, 525831926)
 """Stories that have broken a guarantee.
 
-A row waits at a refused fallback, for the end of its first route's wait; rows have failed on all routes but dead ones."""
+A row waits at a refused fallback for the end of its first route's wait; rows failed on all but dead routes."""
 FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
 
 
