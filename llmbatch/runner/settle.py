@@ -263,6 +263,8 @@ class Settler:
             self._park(pending, now)
         elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
             return
+        elif backlog.is_paused(pending.route) and pending.moves < sum(map(len, pending.routes)):
+            self.defer(pending, now, avoided=False)  # another of its routes may take it before the wait is over
         elif at <= now:
             pending.is_retry = True
             backlog.enqueue(pending, first=True)

@@ -508,3 +508,23 @@ def test_rows_that_fail_while_their_account_is_left_go_to_the_fallback(prompts: 
     )
 
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 42})
+
+
+def test_the_rows_that_were_told_to_wait_long_go_to_the_fallback_as_well(prompts: Prompts) -> None:
+    """The wait is the first route's: neither the rows that wait for their turn nor those it was told to sit it out."""
+    story, servers = send(
+        prompts(200), {"first": [Phase(math.inf, "throttle", share=1.0, retry_after=600.0)], "second": [FINE]}
+    )
+
+    assert story.statuses == {"success": 200}
+    assert story.seconds < 30
+    assert servers.good("second") == 200
+
+
+def test_a_row_that_each_route_throttles_ends(prompts: Prompts) -> None:
+    """It does not go back and forth between two routes that name long waits for ever."""
+    rows = [*prompts(60), *prompts(1, poison=[1], status=429)]
+    story, _ = send(rows, {"first": [FINE], "second": [FINE]})
+
+    assert story.statuses == {"success": 60, "failed": 1}
+    assert story.seconds < 900
