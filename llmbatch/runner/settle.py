@@ -365,7 +365,7 @@ class Settler:
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
         spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
         may_go_on = exit_code == 3 or (exit_code == 2 and bool(route.backups))
-        if dead is None or not may_go_on or not (spared if not is_key else others) or dead.scope == "row":
+        if dead is None or not may_go_on or not (spared if not is_key else others):
             self._run.halt(exit_code, reason, hint)
             return
         for other in self._run.routes:
