@@ -161,6 +161,11 @@ class PendingRow:
         self.cost: Decimal | None = None
         """US$ of its calls so far; None if none had an answer to pay for, NaN if a price is unknown."""
 
+    @property
+    def may_move(self) -> bool:
+        """Whether it may still go to another of its routes of its own accord: to each of them once."""
+        return self.moves < sum(map(len, self.routes))
+
     def __repr__(self) -> str:
         return f"<PendingRow {self.row.number} {self.state.name.lower()}>"
 
@@ -203,14 +208,9 @@ class Backlog:
 
     def drop(self, pending: PendingRow) -> None:
         """Remove a row that is done, or skipped for a later pass, from wherever it waits."""
-        route = pending.route
-        if pending.state is RowState.QUEUED and pending in route.queue:
-            route.queue.remove(pending)
-            if not route.queue:
-                self.queued.pop(route, None)
-        route.parked.pop(pending.row.number, None)
+        self._take_out(pending)
         self.rows.pop(pending.row.number, None)
-        route.unfinished -= 1
+        pending.route.unfinished -= 1
         pending.state = RowState.DONE
 
     def release_due(self, now: float) -> None:
@@ -264,11 +264,7 @@ class Backlog:
     def move(self, pending: PendingRow, to: RunRoute, now: float, *, first: bool = False) -> None:
         """Let a waiting row go on, or wait, on another of its routes, where nothing counts against it yet."""
         old, row = pending.route, pending.row.number
-        if pending.state is RowState.QUEUED and pending in old.queue:
-            old.queue.remove(pending)
-            if not old.queue:
-                self.queued.pop(old, None)
-        old.parked.pop(row, None)
+        self._take_out(pending)
         old.state.forget(row)
         old.unfinished -= 1
         to.unfinished += 1
@@ -314,13 +310,10 @@ class Backlog:
             self._heap = [entry for entry in self._heap if entry[2].route is not route]
             heapq.heapify(self._heap)
             waiting += [pending for _, number, pending in retrying if _is_planned(pending, number)]
-        held: list[PendingRow] = []
-        if not route.state.is_closed or route.state.dead:  # a wait that ends is no evidence: rows stay held through it
-            held = [
-                pending
-                for row in route.state.evidence.records
-                if (pending := self.rows.get(row)) is not None and pending.state is RowState.HELD
-            ]
+        records = route.state.evidence.records
+        held = [row for number in records if (row := self.rows.get(number)) and row.state is RowState.HELD]
+        if route.state.is_closed and not route.state.dead:  # a wait that ends is no evidence: others stay held
+            waiting, held = [*waiting, *(row for row in held if row.may_move and self._find_other(row, now))], []
         for pending in (*waiting, *held):
             if not self.divert(pending, now):
                 self.park(pending, now, avoided=pending.state is not RowState.HELD)
@@ -360,8 +353,7 @@ class Backlog:
         if not untried and not failed:
             return None
         fewest = min(pending.probes for pending in (*untried, *failed))
-        rows = [pending for pending in untried or failed if pending.probes == fewest]
-        rows = rows or [pending for pending in failed if pending.probes == fewest]
+        rows = [row for row in untried if row.probes == fewest] or [row for row in failed if row.probes == fewest]
         return rows[int(turn * GOLDEN % 1.0 * len(rows))]
 
     def has_untried(self, route: RunRoute) -> bool:
@@ -385,6 +377,14 @@ class Backlog:
             for number, pending in sorted(self.rows.items())
             if pending.state is not RowState.IN_FLIGHT
         ]
+
+    def _take_out(self, pending: PendingRow) -> None:
+        route = pending.route
+        if pending.state is RowState.QUEUED and pending in route.queue:
+            route.queue.remove(pending)
+            if not route.queue:
+                self.queued.pop(route, None)
+        route.parked.pop(pending.row.number, None)
 
     def _leave(self, pending: PendingRow) -> None:
         if pending.state is RowState.PARKED:

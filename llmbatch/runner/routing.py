@@ -152,7 +152,7 @@ class Routing:
         here = pending.route
         if pending.row.number in here.state.evidence.records:
             last = pending.last
-            if last is None or last.verdict != "throttled" or pending.moves >= sum(map(len, pending.routes)):
+            if last is None or last.verdict != "throttled" or not pending.may_move:
                 return None
         was_here = False
         for group in pending.routes:

@@ -25,6 +25,7 @@ from llmbatch.runner.context import RunContext
 from llmbatch.runner.control import RunControl
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
+from llmbatch.runner.elsewhere import borrow
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.left_over import deferred_results, why_stuck
@@ -64,7 +65,8 @@ class Scheduler:
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
-        routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=self._route_changed)
+        changed: Callable[[RunRoute], None] = lambda route: self._run.peers.changed(route, now())  # noqa: E731
+        routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=changed)
         routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
         self._run = RunContext(
             options=options,
@@ -104,9 +106,6 @@ class Scheduler:
         return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"
 
     # Other processes.
-
-    def _route_changed(self, route: RunRoute) -> None:
-        self._run.peers.changed(route, self._run.now())
 
     @property
     def is_alone(self) -> bool:
@@ -262,7 +261,7 @@ class Scheduler:
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
             return None
-        if self.reading.is_over and not route.unfinished and not route.skipped and not self._settler.borrow(route, now):
+        if self.reading.is_over and not route.unfinished and not route.skipped and not borrow(run, route, now):
             return None
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
