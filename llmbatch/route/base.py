@@ -369,3 +369,7 @@ class RouteBase:
         if not self.evidence.unproven or self.calls.checks or not self.takes_calls(now) or now < self.check_at:
             return False
         return not self.calls.fresh or self.calls.newest < self.evidence.newest_unproven
+
+    def prefers_check(self, last: Outcome | None, now: float) -> bool:
+        """Whether a health check goes before a row whose *last* call was throttled: the row may be alone with that."""
+        return last is not None and last.verdict == "throttled" and self.checks.available and self.wants_check(now)

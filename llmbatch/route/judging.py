@@ -150,7 +150,7 @@ class Judging(RouteBase):
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         are_many = record.sent_alone and self.history.fail_together(self._policy.failure_threshold)
-        if are_many and self.evidence.is_spent(record) and self.evidence.doubt_few():
+        if are_many and self.evidence.is_spent(record) and (self.evidence.doubt_few() or record.last.key_refused):
             return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 

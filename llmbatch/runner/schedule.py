@@ -165,6 +165,8 @@ class Scheduler:
                             backlog.move(route.queue[0], relief, now, first=True)
                             return backlog.next_of(relief)
                     continue
+                if route.state.prefers_check(route.queue[0].last, now):
+                    continue
                 # Alternate new rows with queued ones, which may be bad; retries beyond their budget wait for new ones.
                 is_beyond = route.queue[0].is_retry and not route.retries.allows(now)
                 if route.prefer_new or is_beyond:
@@ -212,11 +214,10 @@ class Scheduler:
         """Return a row that was not sent to the front of its queue, or park it."""
         if pending.state in (RowState.PARKED, RowState.DONE):
             return
-        backlog = self._run.backlog
-        if pending.route.state.is_closed and not backlog.is_paused(pending.route):
+        if pending.route.state.is_closed and not self._run.backlog.is_paused(pending.route):
             queue = pending.route.queue
             pending.route.prefer_new = False  # it keeps its turn
-            backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
+            self._run.backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
         else:
             self._settler.defer(pending, self._run.now())
 
