@@ -46,29 +46,29 @@ class Circuit(CircuitState):
         Settle or release each permit exactly once. A probe that does neither is replaced when its lease ends; each
         replacement gets twice the lease, up to four times.
         """
-        if self.phase == "closed":
-            if self._stall is not None and (why := self._stall.reason_to_open(now)):
-                self.trip(now, why)
-            if self.phase == "closed":
-                return self._admit(now, key)
-        if now < self.until:
+        stall = self._stall
+        if stall is not None and self.phase == "closed" and (why := stall.reason_to_open(now)):
+            self.trip(now, why)
+        is_probe = self.phase != "closed"
+        if is_probe and not self._may_probe(now):
             return None
+        self.serial += 1
+        permit = PermitState(self.serial, self.generation, key, now, probe=is_probe)
+        if is_probe:
+            self._probes.add(permit, now, lease)
+        elif stall is not None:
+            stall.admit(permit, now)
+        return permit
+
+    def _may_probe(self, now: float) -> bool:
+        """Whether there is room for a probe now; an open circuit becomes half-open for it."""
+        if now < self.until:
+            return False
         if self.phase == "open":
             self.forced = ""
             self._enter("half_open", now)
             self._probes.start()
-        if not self._probes.make_room(now):
-            return None
-        permit = self._admit(now, key, probe=True)
-        self._probes.add(permit, now, lease)
-        return permit
-
-    def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> PermitState:
-        self.serial += 1
-        permit = PermitState(self.serial, self.generation, key, now, probe=probe)
-        if self._stall is not None and not probe:
-            self._stall.admit(permit, now)
-        return permit
+        return self._probes.make_room(now)
 
     def make_permit(self, generation: int, now: float) -> PermitState:
         """Return a permit for a call that took the fast path in *generation*, while the circuit was closed.

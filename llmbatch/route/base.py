@@ -317,13 +317,6 @@ class RouteBase:
         self.calls.add(call)
         return call
 
-    def _returned(self, call: Call) -> None:
-        self.calls.remove(call)
-        if call.kind == "row" and self.evidence.records:
-            record = self.evidence.records.get(call.row)
-            if record is not None:
-                record.in_flight = False
-
     def probe_timeout(self, kind: CallKind = "row") -> float:
         """Time limit of a probe in seconds: shorter than that of a call, but long enough for a slow model."""
         outage, timeout = self.outage, self._policy.timeout

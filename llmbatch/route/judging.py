@@ -23,6 +23,7 @@ from llmbatch.route.decisions import (
     Tell,
 )
 from llmbatch.route.evidence import RowRecord, is_of_no_api, what_no_api_answers
+from llmbatch.route.health import FADE
 from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 
 __all__ = ["Judging"]
@@ -53,15 +54,16 @@ class Judging(RouteBase):
         if throttled:
             for row in [row for row, label in throttled.items() if label == self.label]:
                 del throttled[row]
-        self.recent.succeeded_at = now
-        self.checks.note_success()
+        recent = self.recent
+        recent.succeeded_at = now
+        self.checks.log_chance = 0.0
         self._unreached = None
         serial = permit.serial
         self.throttle.prove(serial)
         if call.kind == "row":
             seconds = now - call.sent_at
             self.limit.on_success(serial, newest=self.circuit.serial, seconds=seconds, load=call.load, now=now)
-            self.recent.note_latency(seconds)
+            recent.slowest = seconds if seconds > recent.slowest else max(seconds, recent.slowest * FADE)
             if call.fresh:
                 self._usual.add(0)
             self.evidence.succeeded(call.row, serial, probe=permit.probe)
@@ -314,7 +316,7 @@ class Judging(RouteBase):
                 was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
                 if was_silent:
                     # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
-                    self.checks.note_success()
+                    self.checks.log_chance = 0.0
                     self.evidence.void()
                 if outage.cause == "timeouts" and not (was_silent and is_first):
                     decisions += self._name_timeouts()

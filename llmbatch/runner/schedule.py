@@ -65,7 +65,7 @@ class Scheduler:
         channel: Channel | None = None,
     ) -> None:
         routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=self._route_changed)
-        routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
+        routing = Routing(routes, is_paused=lambda route: route in self._run.backlog.paused)
         self._run = RunContext(
             options=options,
             provider=provider,
@@ -125,8 +125,10 @@ class Scheduler:
         now = run.now()
         if now < run.machine.until or run.sink.congested:
             return None
-        run.backlog.release_due(now)
-        self.reading.jump_on(now)
+        if run.backlog.retrying or run.backlog.paused:
+            run.backlog.release_due(now)
+        if self.reading.jumping is not None:
+            self.reading.jump_on(now)
         # Probes of many routes must not take all slots: after each, other calls go first.
         was_probed, self._probed = self._probed, False
         if was_probed or not run.open:
@@ -146,7 +148,7 @@ class Scheduler:
 
     def _next_call(self, now: float) -> Attempt | None:
         attempt = self._ask(now) if self._unanswered else None
-        if (was_over := self.reading.is_over) and attempt is None:
+        if (was_over := self.reading.ended and self.reading.is_over) and attempt is None:
             attempt = self._check(now)
         if attempt is not None:
             return attempt
@@ -214,7 +216,7 @@ class Scheduler:
         if pending.state in (RowState.PARKED, RowState.DONE):
             return
         backlog = self._run.backlog
-        if pending.route.state.is_closed and not backlog.is_paused(pending.route):
+        if pending.route.state.is_closed and pending.route not in backlog.paused:
             queue = pending.route.queue
             pending.route.prefer_new = False  # it keeps its turn
             backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
@@ -315,13 +317,11 @@ class Scheduler:
             wanted = state.wants_check(now)
             if not wanted and not state.wants_early_check(now):
                 continue
-            good = self._checks.good(route)
-            if good is not None:
+            if (good := self._checks.good(route)) is not None:
                 return self._issue_check(route, "good", good, now)
             if not wanted:
                 continue
-            ping = self._checks.ping(route)
-            if ping is not None:
+            if (ping := self._checks.ping(route)) is not None:
                 return self._issue_check(route, "ping", ping, now)
             if self.reading.is_over or (self.reading.is_held and self._all_held(route) and not self.reading.lend()):
                 judge = state.judge_alone if self._all_held(route) else state.judge_throttled
@@ -335,16 +335,16 @@ class Scheduler:
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Apply the *outcome* of a call."""
-        now = self._run.now()
+        now, route = self._run.now(), attempt.route
         if attempt.reserved or attempt.number or outcome.limits or outcome.verdict == "throttled":
             self._budgets.settle(attempt, outcome, now)
         cost, at_risk = self._run.costs.settle(attempt, outcome)
-        attempt.route.budget_until = 0.0  # what it did not use may be enough
-        if outcome.verdict == "success" and attempt.pending is not None:
-            self._checks.keep(attempt.route, attempt.request)
+        route.budget_until = 0.0  # what it did not use may be enough
+        if outcome.verdict == "success" and attempt.pending and len(attempt.request.body) < route.good_bytes:
+            self._checks.keep(route, attempt.request)
         self._settler.settle(attempt, outcome, now, cost, at_risk)
-        if outcome.code == "timeout" and attempt.route.state.wants_ping(now):
-            self._unanswered[attempt.route] = None
+        if outcome.code == "timeout" and route.state.wants_ping(now):
+            self._unanswered[route] = None
 
     def cancelled(self, attempt: Attempt) -> None:
         """Release a call that was canceled; it is not counted."""
