@@ -46,6 +46,7 @@ class LineWriter:
         self.lines_refused = 0
         self.congested = False
         """Whether a stream's reader is so far behind that no more calls should be made; never for a file."""
+        self._loop = asyncio.get_running_loop()
         self._output = output
         self._stream = output if isinstance(output, StreamOutput) and sync_in_thread else None
         self._interval = 1.0 if sync_interval is None else sync_interval
@@ -86,7 +87,7 @@ class LineWriter:
         self._lines.append(line)
         if not self._flush_planned:
             self._flush_planned = True
-            asyncio.get_running_loop().call_soon(self._flush_planned_lines)
+            self._loop.call_soon(self._flush_planned_lines)
 
     async def aclose(self) -> None:
         """Write and sync what is left; for a file, cancellation is raised only afterwards.
@@ -104,7 +105,7 @@ class LineWriter:
                 await self.drained()
             finally:
                 # Not shielded: a reader that never reads would keep the run from ending.
-                self._stream.unwatch_ready(asyncio.get_running_loop())
+                self._stream.unwatch_ready(self._loop)
         else:
             # Shielded: these lines are paid for, and a sync must not be left running on a file about to be closed.
             with anyio.CancelScope(shield=True):
@@ -136,7 +137,7 @@ class LineWriter:
         self._backlog.clear()
         self.congested = False
         self._lines.clear()
-        self._stream.unwatch_ready(asyncio.get_running_loop())
+        self._stream.unwatch_ready(self._loop)
         self._drained.set()
         self._drained = None
         return True
@@ -177,13 +178,13 @@ class LineWriter:
         if self._closed:
             return
         if self._unsynced and self._timer is None and self._syncing is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start_sync)
+            self._timer = self._loop.call_later(self._interval, self._start_sync)
 
     def _start_sync(self) -> None:
         self._timer = None
         self._unsynced = False
         if self._sync_in_thread:
-            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync)
+            self._syncing = self._loop.run_in_executor(None, self._sync)
             self._syncing.add_done_callback(self._end_sync)
         else:
             self._sync_here()
@@ -242,7 +243,6 @@ class LineWriter:
 
     def _write_ready(self, stream: StreamOutput) -> None:
         """Write what the stream accepts, and watch it while something is left."""
-        loop = asyncio.get_running_loop()
         try:
             with memoryview(self._backlog) as waiting:
                 written = stream.write_ready(waiting)
@@ -254,8 +254,8 @@ class LineWriter:
         self.congested = len(self._backlog) > _CONGESTED_BYTES
         if self._backlog and self._drained is None:
             self._drained = asyncio.Event()
-            stream.watch_ready(loop, partial(self._write_ready, stream))
+            stream.watch_ready(self._loop, partial(self._write_ready, stream))
         elif not self._backlog and self._drained is not None:
-            stream.unwatch_ready(loop)
+            stream.unwatch_ready(self._loop)
             self._drained.set()
             self._drained = None
