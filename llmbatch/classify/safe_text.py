@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from llmbatch.core.raw_json import RawJsonError, one_line, parse
 
-__all__ = ["Masker", "request_id", "safe_body", "shorten", "token"]
+__all__ = ["ID_HEADERS", "Masker", "request_id", "safe_body", "shorten", "token"]
 
 Masker = Callable[[str], str]
 """Masks the keys in a text."""
@@ -26,14 +26,12 @@ def safe_body(text: str, mask: Masker) -> str | None:
 
 
 _ID_NAMES = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
-_ID_HEADERS = frozenset(_ID_NAMES)
+ID_HEADERS = frozenset(_ID_NAMES)
 _usual_id = re.compile("[!-~]{1,200}").fullmatch
 
 
 def request_id(headers: Mapping[str, str], mask: Masker) -> str | None:
     """The id that the provider gave to the answer, masked; None if it gave none."""
-    if _ID_HEADERS.isdisjoint(headers):
-        return None
     for name in _ID_NAMES:
         value = headers.get(name)
         if value:

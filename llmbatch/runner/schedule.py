@@ -172,8 +172,7 @@ class Scheduler:
                 is_beyond = route.queue[0].is_retry and not route.retries.allows(now)
                 if route.prefer_new or is_beyond:
                     route.prefer_new = False
-                    pending = self.reading.next_row(now)
-                    if pending is not None:
+                    if (pending := self.reading.next_row(now)) is not None:
                         return pending
                     if not route.queue or not route.room(now):
                         continue
@@ -201,12 +200,14 @@ class Scheduler:
             route.template = self._checks.template(request)
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
-        (route.retries.retry if pending.is_retry else route.retries.first)(now)
+        if pending.is_retry or not route.retries.is_full:
+            route.retries.count(now, is_retry=pending.is_retry)
         attempt = Attempt(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
-        run.costs.reserve(attempt)
+        if run.costs.cap is not None:
+            run.costs.reserve(attempt, run.costs.cap)
         is_repair = pending.follow_ups > 0 and not pending.is_retry
         run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial, is_repair))
         return attempt
@@ -235,7 +236,8 @@ class Scheduler:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         attempt = Attempt(call, route, None, request)
         self._budgets.reserve(attempt, now)
-        self._run.costs.reserve(attempt)
+        if self._run.costs.cap is not None:
+            self._run.costs.reserve(attempt, self._run.costs.cap)
         self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
         return attempt
 
@@ -243,8 +245,7 @@ class Scheduler:
         """Whether the cost cap and the rate limits allow the request now; if not, its route waits, or the run stops."""
         if (costs := self._run.costs).cap is not None and not costs.allows(route.route, request, halt=self._run.halt):
             return False
-        wait = self._budgets.wait(route.route, request, now)
-        if wait.seconds <= 0.0:
+        if (wait := self._budgets.wait(route.route, request, now)).seconds <= 0.0:
             route.limited_by = None
             return True
         route.limited_by = wait
@@ -303,8 +304,7 @@ class Scheduler:
         """Return the smallest request for a route that has never answered, as soon as a row took too long."""
         for route in list(self._unanswered):
             del self._unanswered[route]
-            ping = self._checks.ping(route) if route.state.wants_ping(now) else None
-            if ping is not None:
+            if route.state.wants_ping(now) and (ping := self._checks.ping(route)) is not None:
                 return self._issue_check(route, "ping", ping, now)
         return None
 
