@@ -103,7 +103,8 @@ class Connection(asyncio.Protocol):
             self.fail(not_sent(self.place))
         else:
             self.is_sent = True
-            for start in range(0, len(data), _PIECE_BYTES):
+            self.transport.write(data if len(data) <= _PIECE_BYTES else data[:_PIECE_BYTES])
+            for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
                 self.transport.write(data[start : start + _PIECE_BYTES])
 
     def finish(self, now: float, *, keep_seconds: float) -> bool:

@@ -202,14 +202,14 @@ class Scheduler:
                 state.allow_checks()
         if pending.is_retry or not route.retries.is_full:
             route.retries.count(now, is_retry=pending.is_retry)
-        attempt = Attempt(call, route, pending, request)
+        attempt, permit = Attempt(call, route, pending, request), call.permit
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
         if run.costs.cap is not None:
             run.costs.reserve(attempt, run.costs.cap)
         is_repair = pending.follow_ups > 0 and not pending.is_retry
-        run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial, is_repair))
+        run.emit(CallSent(now, state.label, row, pending.attempts, permit.probe, permit.serial, is_repair))
         return attempt
 
     def _give_back(self, pending: PendingRow) -> None:
