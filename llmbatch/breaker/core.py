@@ -114,7 +114,9 @@ class Circuit(CircuitState):
         Raises:
             RuntimeError: the permit was settled or released before.
         """
-        self._spend(permit)
+        if permit.spent:
+            raise spent_error(permit)
+        permit.spent = True
         if self._stall is not None:
             self._stall.remove(permit)
         named = math.nan
@@ -163,7 +165,9 @@ class Circuit(CircuitState):
         Raises:
             RuntimeError: the permit was settled or released before.
         """
-        self._spend(permit)
+        if permit.spent:
+            raise spent_error(permit)
+        permit.spent = True
         was_probing = self._probes.remove(permit)
         if self._stall is None:
             return
@@ -173,11 +177,6 @@ class Circuit(CircuitState):
             self._settle_probe(permit, "failure", now, math.nan)
         elif not permit.probe and self._stall.give_up(permit, now) and (why := self._stall.reason_to_open(now)):
             self.trip(now, why)
-
-    def _spend(self, permit: PermitState) -> None:
-        if permit.spent:
-            raise spent_error(permit)
-        permit.spent = True
 
     def hold(self, until: float) -> None:
         """Send no probe before *until*; never shortens a wait.

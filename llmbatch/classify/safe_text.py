@@ -22,7 +22,7 @@ def safe_body(text: str, mask: Masker) -> str | None:
         except RawJsonError:
             # The mask changed more than the inside of a string: rather no body than a broken line.
             return None
-    return one_line(masked)
+    return one_line(masked) if "\n" in masked or "\r" in masked else masked
 
 
 _ID_NAMES = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
