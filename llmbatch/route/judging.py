@@ -64,9 +64,9 @@ class Judging(RouteBase):
             seconds = now - call.sent_at
             self.limit.on_success(serial, newest=self.circuit.serial, seconds=seconds, load=call.load, now=now)
             recent.slowest = seconds if seconds > recent.slowest else max(seconds, recent.slowest * FADE)
+            self.evidence.succeeded(call.row, serial, probe=permit.probe)
             if call.fresh:
                 self._usual.add(0)
-            self.evidence.succeeded(call.row, serial, probe=permit.probe)
             trust = self.trust
             if trust.pings or trust.proven_by_ping or trust.jumps or trust.false_opening:
                 self.trust = Trust()
