@@ -21,7 +21,7 @@ def has_left(run: RunContext, pending: PendingRow, now: float) -> bool:
         return True
     if not pending.may_move:
         return False
-    if run.backlog.is_paused(pending.route):
+    if pending.route in run.backlog.paused:
         if not run.backlog.divert(pending, now):
             run.backlog.park(pending, now, avoided=False)
         return True

@@ -220,7 +220,7 @@ class Engine:
             await self._wake.wait()
 
     async def _next_attempt(self) -> Attempt | None:
-        if self._ending is not None or self._scheduler.control.is_paused:
+        if self._ending is not None or self._scheduler.control.paused_at is not None:
             return None
         if self._requests is None:
             return self._take()
@@ -236,7 +236,7 @@ class Engine:
         return attempt
 
     def _take(self) -> Attempt | None:
-        if self._ending is not None or self._scheduler.control.is_paused:
+        if self._ending is not None or self._scheduler.control.paused_at is not None:
             return None
         attempt = self._scheduler.take()
         while attempt is None and self._scheduler.reading.bodies.took_failed_row():

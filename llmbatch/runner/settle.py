@@ -45,7 +45,7 @@ _ZERO, _UNKNOWN = Decimal(0), Decimal("NaN")
 
 
 class Settler:
-    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory.
+    """Applies outcomes and decisions. *on_drop* is called for each row that ends without its request in memory.
 
     *others* tells whether rows of routes that are not known yet may follow in the input.
     """
@@ -116,16 +116,19 @@ class Settler:
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
-        run.peers.settling(attempt)
+        if permit.probe:
+            run.peers.settling(attempt)
         decisions = state.settle(call, outcome, now)
         self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
-        run.peers.settled(attempt, outcome, now)
+        if permit.probe:
+            run.peers.settled(attempt, outcome, now)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
     def cancelled(self, attempt: Attempt, now: float, at_risk: Decimal = _ZERO) -> None:
         """Release a call that was canceled, and apply what its route decides."""
-        self._run.peers.settling(attempt)
+        if attempt.call.probe:
+            self._run.peers.settling(attempt)
         decisions = attempt.route.state.cancelled(attempt.call)
         row = 0
         if attempt.pending is not None:
@@ -137,7 +140,8 @@ class Settler:
             CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, serial, None, at_risk)
         )
         self.apply(attempt.route, decisions, now)
-        self._run.peers.settled(attempt, None, now)
+        if probe:
+            self._run.peers.settled(attempt, None, now)
 
     def apply(
         self,
@@ -211,7 +215,8 @@ class Settler:
         self._end(pending, outcome, "failed", now)
 
     def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
-        self._on_drop(pending)
+        if pending.request is None:
+            self._on_drop(pending)
         self._run.backlog.drop(pending)
         self._run.finisher.finish(pending, outcome, status, now)
         if self._run.followers.leaders:
@@ -259,7 +264,7 @@ class Settler:
         backlog, route = self._run.backlog, pending.route
         if route.state.dead is not None:
             self._park(pending, now)
-        elif not (pending.may_move and backlog.is_paused(route) and backlog.divert(pending, now)):
+        elif not (pending.may_move and route in backlog.paused and backlog.divert(pending, now)):
             backlog.hold(pending)
 
     def _park(self, pending: PendingRow, now: float) -> None:

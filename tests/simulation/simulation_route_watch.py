@@ -35,8 +35,6 @@ RETRIES_AT_ONCE = 10.0
 RETRIES_PER_SECOND = 1.0
 RETRY_SHARE = 0.1
 
-LONG_WAIT = 10.0
-"""Named waits, in seconds, from which rows go elsewhere."""
 
 _tenant_of = re.compile(r" \[tenant [^\]]*\]$")
 _answer = re.compile(r"answer to item (\d+) of (.+) in call (\d+)")
@@ -140,8 +138,8 @@ class RouteWatch:
             case RowsRequeued():
                 self._parked = {row: where for row, where in self._parked.items() if where[0] != event.route}
             case Throttled():
-                if event.pause >= LONG_WAIT or "flex" in event.route:
-                    self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
+                # Rows are parked for short waits too: where capacity lacks, and where nothing has passed between them.
+                self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
                 if self._plan.arguments.get("on_outage") == "defer":
                     self._paused[event.route] = math.inf  # it may be left for a wait beyond --recovery-timeout
             case RowFinished():

@@ -13,7 +13,7 @@ FIRST = (51, 511, 17, 3, 27, 12, 2, 6, 42121450, 42121122)
 """The stories that show the planted bugs, short ones first.
 
 The last two are found in none of the first thousands: they are told too."""
-FOUND = (525825326, 525831926, 295859372)
+FOUND = (525825326, 525831926, 295859372, 833016616)
 """Stories that have broken a guarantee.
 
 A row waits at a refused fallback for the end of its first route's wait; rows failed on all but dead routes."""
