@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from llmbatch.pace.carried import OVERLOADED, CarriedLoad
 from llmbatch.pace.knee import Knee
 
 __all__ = ["AdaptiveLimit", "LimitReason"]
@@ -81,10 +82,13 @@ class AdaptiveLimit:
         "_trips",
         "_usual",
         "_value",
+        "carried",
     )
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
         self._knee = Knee(ceiling, is_auto=is_auto)
+        self.carried = CarriedLoad()
+        """A limit of requests in flight that the provider keeps; whoever sends tells it of loads."""
         self._value = float(self._knee.cap)
         self._slow_start = self._value
         self._cut_at = 0
@@ -120,7 +124,12 @@ class AdaptiveLimit:
     @property
     def value(self) -> int:
         """Requests that may be in flight now."""
-        return int(self._value)
+        return int(min(self._value, self.carried.most))
+
+    @property
+    def most(self) -> int:
+        """The same with those that try whether more are carried."""
+        return int(min(self._value, self.carried.most + self.carried.trial))
 
     @property
     def ceiling(self) -> int:
@@ -131,6 +140,8 @@ class AdaptiveLimit:
     def reason(self) -> LimitReason:
         """What sets the limit now."""
         knee = self._knee
+        if self.carried.most < self._value:
+            return "refusals"
         if self.value < knee.cap and not self._is_climbing:
             return "ramp" if self._value < self._slow_start else "refusals"
         if knee.phase == "climb":
@@ -151,6 +162,7 @@ class AdaptiveLimit:
         Its latency counts if it took *seconds*, was sent as one of *load* in flight, and *newest* was the last call.
         """
         self._proven = True
+        self.carried.succeeded(serial, load)
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
@@ -194,8 +206,10 @@ class AdaptiveLimit:
         if knee.cap < before or knee.phase != "climb":
             self._value = self._slow_start  # else one more per answer
 
-    def on_overload(self, serial: int, newest: int) -> None:
-        """Count an overload answer to call number *serial*; *newest* was the last call sent."""
+    def on_overload(self, serial: int, newest: int, load: int = 0) -> None:
+        """Count an overload answer to call number *serial*, sent as one of *load* in flight; *newest* was the last."""
+        if load:
+            self.carried.refused(serial, load, newest, in_a_row=OVERLOADED)
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start and not self._is_climbing:
             # In slow start: the last doubling was too much.
