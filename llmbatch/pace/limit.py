@@ -56,6 +56,12 @@ CAUTION = 0.9
 CAUTIOUS = 3
 """Round trips without a refusal in which the limit grows by 1 each; after them the growth doubles."""
 
+IN_A_ROW = math.log(1e-4)
+"""Logarithm of the chance below which overload answers in a row mean a limit of requests in flight."""
+
+MIN_SHARE, MAX_SHARE = 0.01, 0.9
+"""Shares of such answers that are considered."""
+
 
 class AdaptiveLimit:
     """Concurrency limit of one route, from 1 to *ceiling*. Not safe for concurrent use.
@@ -225,7 +231,9 @@ class AdaptiveLimit:
     def on_overload(self, serial: int, newest: int, load: int = 0) -> None:
         """Count an overload answer to call number *serial*, sent as one of *load* in flight; *newest* was the last."""
         if load:
-            self.on_refused(serial, load, newest, in_a_row=OVERLOADED)
+            # Where such answers come at random, many of them come in a row.
+            chance = math.log(max(MIN_SHARE, min(self._refused, MAX_SHARE)))
+            self.on_refused(serial, load, newest, in_a_row=max(OVERLOADED, math.ceil(IN_A_ROW / chance)))
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start and not self._is_climbing:
             # In slow start: the last doubling was too much.
