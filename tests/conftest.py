@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import coverage
 import pytest
@@ -22,6 +24,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
 import llmbatch
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 ROOT = Path(__file__).parents[1]
 CommandHere = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -131,8 +136,30 @@ def is_of(module: ModuleType, folder: Path) -> bool:
     return (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
 
 
+@functools.cache
+def command_tree() -> TyperGroup:
+    """The commands, built once for all that run within this process: that took half of their time, and has no state."""
+    from llmbatch.cli.app import build_app
+    from llmbatch.cli.help import PlainGroup
+
+    tree = build_app()
+    for group in (tree, tree.commands["sim"]):
+        assert isinstance(group, PlainGroup)
+        group.deferred = {name: functools.cache(build) for name, build in group.deferred.items()}
+    return tree
+
+
 @pytest.fixture
-def command_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandHere:
+def one_command_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands within this process share their parser, as :func:`command_tree` says."""
+    tree = command_tree()
+    monkeypatch.setattr("llmbatch.cli.app.build_app", lambda: tree)
+
+
+@pytest.fixture
+def command_here(
+    one_command_tree: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CommandHere:
     """``command_here(folder, environ, *arguments)`` runs the command within this process, which starts none.
 
     For the many commands that differ in a few words: to start an interpreter takes longer than most of them. What they
