@@ -136,6 +136,13 @@ def is_of(module: ModuleType, folder: Path) -> bool:
     return (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
 
 
+@pytest.fixture
+def no_certificates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients trust nobody: to read the machine's certificates takes each longer than most tests of plain HTTP."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)  # which would count
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.getbasetemp()))
+
+
 @functools.cache
 def command_tree() -> TyperGroup:
     """The commands, built once for all that run within this process: that took half of their time, and has no state."""

@@ -21,6 +21,9 @@ from llmbatch.integrations.httpx2 import AsyncCircuitTransport, CircuitTransport
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import SimServer, start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 KEY = "sk-test-0123456789abcdef"
 MODEL = "gpt-5-mini"
 
