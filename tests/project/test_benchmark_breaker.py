@@ -31,7 +31,7 @@ from breaker_situations import SITUATIONS, observe, observe_face
 
 # Time zones really wait, for an open time in each; children are forked forty times, untraced, as the tracer's own lock
 # may be held in one for ever.
-situation_marks = {"time zones": pytest.mark.slow, "forked child": [pytest.mark.slow, pytest.mark.no_cover]}
+situation_marks = {"time zones": [pytest.mark.slow], "forked child": [pytest.mark.slow, pytest.mark.no_cover]}
 
 
 class ToyError(Exception):
