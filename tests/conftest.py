@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--hypothesis-profile") in (None, "fixed"):
         draw_no_constants_of_modules()
+    gc.disable()  # until all tests are collected: hardly any of what that makes is garbage
 
 
 def draw_no_constants_of_modules() -> None:
@@ -116,6 +117,7 @@ def pytest_collection_finish() -> None:
         import_all_modules()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def is_measured() -> bool:
@@ -189,12 +191,18 @@ def command_here(
     return run
 
 
-@pytest.fixture(autouse=True)
-def trace_child_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have coverage trace also the processes that a test marked `traced` starts, by the hook that it has installed."""
-    if is_measured() and request.node.get_closest_marker("traced"):
-        monkeypatch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
-        monkeypatch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have coverage trace also the processes that a test marked `traced` starts, by the hook that it has installed.
+
+    No fixture does this, for it would be set up for ten thousand tests, which takes seconds.
+    """
+    if not (is_measured() and item.get_closest_marker("traced")):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
+        patch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

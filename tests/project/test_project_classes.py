@@ -7,6 +7,8 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2] / "llmbatch"
 
 MOST_ATTRIBUTES = 20
@@ -24,6 +26,13 @@ LARGER = {
 def modules() -> dict[Path, ast.Module]:
     """Each with its syntax tree."""
     return {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """The trees go with the module: the garbage collector of a later test would look at each of their million nodes."""
+    yield
+    modules.cache_clear()
 
 
 def classes() -> Iterator[tuple[Path, ast.ClassDef]]:
