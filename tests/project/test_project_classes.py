@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # to parse all modules takes a second
+
 ROOT = Path(__file__).resolve().parents[2] / "llmbatch"
 
 MOST_ATTRIBUTES = 20
