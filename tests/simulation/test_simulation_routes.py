@@ -12,7 +12,7 @@ SEEDS = 120
 FIRST = (51, 511, 17, 3, 27, 12, 2, 6, 42121450, 42121122)
 """The stories that show the planted bugs, short ones first.
 
-The last two are found in none of the first thousands: they are told too."""
+Two of them are found in none of the first thousands: all are told too."""
 FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
 
 
@@ -22,8 +22,9 @@ FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted
 def test_no_story_of_several_routes_breaks_a_guarantee(seeds: int) -> None:
     """Outages of one, several or all routes, refused keys, kills: each row has one line, from what really answered."""
     stats = tell_routes(0, seeds)
-    for seed in FIRST[-2:]:
-        stats.add(tell_routes(seed, seed + 1))
+    for seed in FIRST:
+        if seed >= seeds:
+            stats.add(tell_routes(seed, seed + 1))
 
     assert not stats.broken, "".join(
         f"\n{words}\n  replay: {command(seed, routes=True)}" for seed, words in stats.broken
