@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -102,10 +103,13 @@ def forked_child(stage: Stage) -> Finding:
         return lacks("an event loop does not outlive a fork")
     stage.build()
     function, arguments = stage.circuit.path(alternating())
-    ended = threading.Event()
+    ended, paused = threading.Event(), threading.Event()
 
     def hammer() -> None:
         while not ended.is_set():
+            if paused.is_set():
+                time.sleep(0.001)
+                continue
             try:
                 function(*arguments)
             except Exception:  # noqa: BLE001 - only the lock within matters
@@ -117,7 +121,8 @@ def forked_child(stage: Stage) -> Finding:
         for worker in workers:
             worker.start()
         for made in range(1, forks + 1):  # noqa: B007 - told below
-            hung += child_hangs(function, arguments)
+            hung += child_hangs(function, arguments, paused)
+            time.sleep(0.003)  # by then all call again
             if hung >= 3:
                 break
         ended.set()
@@ -149,8 +154,11 @@ def switching_often() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def child_hangs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-    """Whether the first call of a forked child did not return within :data:`CHILD_S`, 10 s."""
+def child_hangs(function: Callable[..., Any], arguments: tuple[Any, ...], paused: threading.Event) -> bool:
+    """Whether the first call of a forked child did not return within :data:`CHILD_S`, 10 s.
+
+    Until it ends *paused* is set: the parent's threads need not call then.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of what is tried here
         child = os.fork()
@@ -161,7 +169,9 @@ def child_hangs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> boo
             function(*arguments)
         finally:
             os._exit(0)
+    paused.set()
     _, status = os.waitpid(child, 0)
+    paused.clear()
     return os.WIFSIGNALED(status)
 
 

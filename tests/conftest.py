@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import coverage
 import pytest
@@ -22,6 +24,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
 import llmbatch
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 ROOT = Path(__file__).parents[1]
 CommandHere = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--hypothesis-profile") in (None, "fixed"):
         draw_no_constants_of_modules()
+    gc.disable()  # until all tests are collected: hardly any of what that makes is garbage
 
 
 def draw_no_constants_of_modules() -> None:
@@ -111,6 +117,7 @@ def pytest_collection_finish() -> None:
         import_all_modules()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def is_measured() -> bool:
@@ -132,7 +139,36 @@ def is_of(module: ModuleType, folder: Path) -> bool:
 
 
 @pytest.fixture
-def command_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandHere:
+def no_certificates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients trust nobody: to read the machine's certificates takes each longer than most tests of plain HTTP."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)  # which would count
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.getbasetemp()))
+
+
+@functools.cache
+def command_tree() -> TyperGroup:
+    """The commands, built once for all that run within this process: that took half of their time, and has no state."""
+    from llmbatch.cli.app import build_app
+    from llmbatch.cli.help import PlainGroup
+
+    tree = build_app()
+    for group in (tree, tree.commands["sim"]):
+        assert isinstance(group, PlainGroup)
+        group.deferred = {name: functools.cache(build) for name, build in group.deferred.items()}
+    return tree
+
+
+@pytest.fixture
+def one_command_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands within this process share their parser, as :func:`command_tree` says."""
+    tree = command_tree()
+    monkeypatch.setattr("llmbatch.cli.app.build_app", lambda: tree)
+
+
+@pytest.fixture
+def command_here(
+    one_command_tree: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CommandHere:
     """``command_here(folder, environ, *arguments)`` runs the command within this process, which starts none.
 
     For the many commands that differ in a few words: to start an interpreter takes longer than most of them. What they
@@ -155,12 +191,18 @@ def command_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return run
 
 
-@pytest.fixture(autouse=True)
-def trace_child_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have coverage trace also the processes that a test marked `traced` starts, by the hook that it has installed."""
-    if is_measured() and request.node.get_closest_marker("traced"):
-        monkeypatch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
-        monkeypatch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have coverage trace also the processes that a test marked `traced` starts, by the hook that it has installed.
+
+    No fixture does this, for it would be set up for ten thousand tests, which takes seconds.
+    """
+    if not (is_measured() and item.get_closest_marker("traced")):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
+        patch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

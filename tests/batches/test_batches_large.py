@@ -18,7 +18,7 @@ MEMORY = JOB.with_name("memory_batch.py")
 
 @pytest.mark.slow  # thousands of rows through runner and provider: 40,000 take some 18 s of CPU
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("rows", [8_000, pytest.param(40_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rows", [4_000, pytest.param(40_000, marks=pytest.mark.long)])
 def test_a_large_job_is_finished_by_one_command_typed_three_times(tmp_path: Path, rows: int) -> None:
     """Through an expiry, a full queue, a lost create and two kills: a line a row, each paid for once."""
     words = [sys.executable, str(JOB), "--rows", str(rows), "--chunk-rows", str(rows // 20), "--json", "raw.json"]

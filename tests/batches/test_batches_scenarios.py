@@ -16,8 +16,13 @@ def world(number: int, endpoint: str, rows: int = ROWS) -> World:
 
 
 @pytest.mark.slow  # whole jobs, some 2 s each
-@pytest.mark.parametrize("endpoint", ["chat", "messages"])
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize(
+    ("number", "endpoint"),
+    [
+        *((number, endpoint) for number in (1, 2, 4, 5, 6) for endpoint in ("chat", "messages")),
+        *((3, "chat"), pytest.param(3, "messages", marks=pytest.mark.long)),
+    ],
+)
 def test_each_row_of_a_troubled_job_has_one_line_and_is_paid_once(number: int, endpoint: str) -> None:
     """Expiry, a full queue, lost creates, damaged results, an outage: no row is lost, none is paid twice."""
     job = world(number, endpoint, rows=3 * ROWS if number == 3 else ROWS)

@@ -15,8 +15,8 @@ from llmbatch.core.batch_events import BatchLost
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
 SEEDS = 400
-AT_ONCE = 100
-BLOCKS = [pytest.param(first, marks=[pytest.mark.long] * (first >= 100)) for first in range(0, SEEDS, AT_ONCE)]
+AT_ONCE = 50
+BLOCKS = [pytest.param(first, marks=[pytest.mark.long] * (first > 0)) for first in range(0, SEEDS, AT_ONCE)]
 
 _TRAPS: dict[str, dict[str, Any]] = {
     "create_lost": {},

@@ -63,7 +63,11 @@ def llmbatch_process(tmp_path: Path, environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def llmbatch_here(
-    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    one_command_tree: None,
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Run:
     """As ``llmbatch``, within this process: for the many commands that differ in one word."""
 

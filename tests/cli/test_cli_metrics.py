@@ -46,6 +46,7 @@ def gated() -> Iterator[tuple[Gate, Recorder]]:
     recorder.close()
 
 
+@pytest.mark.slow  # starts a process
 def test_a_run_is_scraped_while_it_goes_on(
     gated: tuple[Gate, Recorder], tmp_path: Path, environment: dict[str, str]
 ) -> None:

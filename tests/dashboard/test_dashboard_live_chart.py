@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from night_files import WALL, write_night
 
 from llmbatch.dashboard.live_chart import LiveChart
@@ -47,6 +48,7 @@ def keep(report: RunReport, at: float, success: int = 1) -> None:
     report.history.timeline._keep(Bucket(WALL + at, 1.0, success))
 
 
+@pytest.mark.slow  # half an hour of seconds
 def test_news_add_up_to_what_a_new_page_gets(tmp_path: Path) -> None:
     """Over half an hour, with a wait between two runs in it; all is sent again only now and then."""
     report, chart, page = night(tmp_path), LiveChart(), Page()

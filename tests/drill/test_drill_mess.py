@@ -29,7 +29,8 @@ def test_mess_costs_little_and_no_good_row(name: str) -> None:
 
     Rows that are slower than the time limit may take one attempt more after all else is done, of another two minutes.
     """
-    score = run_trial(OPTIONS, plan_trial(find_scenario(name), OPTIONS, rows=4_000, latency=2.0, seed=SEED))
+    rows = 4_000 if name == "m6" else 2_500  # of which the slow ones at the end would be most of the time
+    score = run_trial(OPTIONS, plan_trial(find_scenario(name), OPTIONS, rows=rows, latency=2.0, seed=SEED))
 
     assert (score.failed, score.waiting) == (0, 0)
     assert score.bad_failed == score.bad

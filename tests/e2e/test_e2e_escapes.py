@@ -88,25 +88,36 @@ def write_rows(folder: Path) -> Path:
 
 @pytest.mark.parametrize("progress", ["rich", "plain", "json"])
 def test_nothing_of_a_provider_or_a_row_steers_the_terminal(tmp_path: Path, server: Recorder, progress: str) -> None:
-    """Run, status and check, on names, errors and a file name that try."""
+    """A run, on names, errors and a file name that try."""
     rows = write_rows(tmp_path)
     target = ("-m", "m[bold]\x1b[41m", "--base-url", server.url)
 
     code, shown = in_terminal(tmp_path, "run", rows.name, "-o", "out.jsonl", *target, "--progress", progress, "-vv")
-    _, status = in_terminal(tmp_path, "status", "out.jsonl")
-    _, checked = in_terminal(tmp_path, "check", rows.name, *target)
-    _, refused = in_terminal(tmp_path, "run", "no such \x1b]0;owned\x07[red]file")
 
     assert code == 1, shown
-    for text in (shown, status, checked, refused):
-        assert text
-        assert_harmless(text)
-    assert "[red]" in refused  # as text
+    assert shown
+    assert_harmless(shown)
     if progress == "json":
         for line in shown.replace("\r\n", "\n").splitlines():
             json.loads(line)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n")[:-1]]
     assert {line["id"] for line in lines} >= set(EVIL.values())
+
+
+def test_no_other_command_steers_the_terminal(tmp_path: Path, server: Recorder) -> None:
+    """Status and check of such rows, and a file name that is refused."""
+    rows = write_rows(tmp_path)
+    target = ("-m", "m[bold]\x1b[41m", "--base-url", server.url)
+    in_terminal(tmp_path, "run", rows.name, "-o", "out.jsonl", *target, "-q")
+
+    _, status = in_terminal(tmp_path, "status", "out.jsonl")
+    _, checked = in_terminal(tmp_path, "check", rows.name, *target)
+    _, refused = in_terminal(tmp_path, "run", "no such \x1b]0;owned\x07[red]file")
+
+    for text in (status, checked, refused):
+        assert text
+        assert_harmless(text)
+    assert "[red]" in refused  # as text
 
 
 def test_a_summary_in_json_is_one_value(tmp_path: Path, server: Recorder) -> None:

@@ -126,6 +126,7 @@ def test_a_country_that_is_not_served_was_blamed_on_the_key() -> None:
     assert "key" not in outcome.hint
 
 
+@pytest.mark.slow  # starts a process
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
 def test_a_cache_that_was_deleted_under_a_run_was_not_told(tmp_path: Path, server: Recorder) -> None:
     """The run goes on, and says once that answers are not kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import os
@@ -17,7 +18,9 @@ from urllib.parse import quote, unquote
 import pytest
 from e2e_recorder import Recorder, answer, error
 
-pytestmark = pytest.mark.slow  # a process each
+pytestmark = pytest.mark.slow  # some hundreds of milliseconds each, and a process some of them
+
+Here = Callable[..., "subprocess.CompletedProcess[str]"]
 
 KEYS = ["sk-canary-7Zq9XwVu", 'sk-can"ary\\/+=7Zq9&<%41>', "AIzaCanary.with.dots$^(7Zq9)"]
 
@@ -59,6 +62,8 @@ ECHOES: dict[str, Callable[[str], tuple[int, bytes]]] = {
     "200-garbage": lambda key: (200, b'{"choices": ' + key.encode()),
     "307": lambda key: (307, b""),
 }
+IN_A_PROCESS = {"401", "answer-half"}
+"""One that stops the run and one that does not: a process shows also its warnings, and the words that started it."""
 
 
 @pytest.fixture
@@ -98,10 +103,17 @@ def run(folder: Path, key: str, *words: str, timeout: float = 30.0) -> subproces
     return subprocess.CompletedProcess([seen], process.returncode, stdout, stderr)
 
 
+def run_here(here: Here, folder: Path, key: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """As :func:`run`, within this process."""
+    return here(folder, os.environ | {"OPENAI_API_KEY": key, "PYTHONASYNCIODEBUG": "1"}, *words)
+
+
 @pytest.mark.parametrize(
     ("key", "name"), [*((KEYS[1], name) for name in ECHOES), (KEYS[0], "401"), (KEYS[2], "answer-half")]
 )
-def test_a_key_that_the_provider_echoes_appears_nowhere(tmp_path: Path, server: Recorder, key: str, name: str) -> None:
+def test_a_key_that_the_provider_echoes_appears_nowhere(
+    tmp_path: Path, command_here: Here, server: Recorder, key: str, name: str
+) -> None:
     """Lines, deferred rows, status, events, debug output, summary, process list: the key is in the request alone."""
     server.respond = lambda arrival: ECHOES[name](key)
     location = quote(key, safe="")
@@ -113,7 +125,7 @@ def test_a_key_that_the_provider_echoes_appears_nowhere(tmp_path: Path, server: 
     (tmp_path / "in.jsonl").write_text('{"id":"a","prompt":"hi"}\n{"id":"b","prompt":"ho"}\n')
     flags = ("--max-outage", "0.2", "--recovery-timeout", "0.1", "--max-attempts", "1", "-vv", "--json")
 
-    ended = run(
+    ended = (run if name in IN_A_PROCESS else functools.partial(run_here, command_here))(
         *(tmp_path, key, "run", "in.jsonl", "-o", "out.jsonl", "-m", "openai/m", "--base-url", server.url),
         *(*flags, "--progress", "json"),
     )
@@ -131,17 +143,19 @@ def test_a_key_that_the_provider_echoes_appears_nowhere(tmp_path: Path, server: 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(("url", "code"), [("http://127.0.0.1:1/v1", 75), ("http://no-such-host.invalid/v1", 2)])
-def test_an_unreachable_provider_tells_no_key(tmp_path: Path, key: str, url: str, code: int) -> None:
+def test_an_unreachable_provider_tells_no_key(
+    tmp_path: Path, command_here: Here, key: str, url: str, code: int
+) -> None:
     """What cannot be sent is told without what would have been sent; a host that does not exist is a wrong address."""
     (tmp_path / "in.jsonl").write_text('{"prompt":"hi"}\n')
 
-    ended = run(
+    ended = (run if key == KEYS[0] else functools.partial(run_here, command_here))(
         *(tmp_path, key, "run", "in.jsonl", "-m", "openai/m", "--base-url", url, "--max-outage", "0.2", "-vv"),
         *("--progress", "plain"),
     )
 
     assert ended.returncode == code
-    status = run(tmp_path, key, "status", "in.results.jsonl")
+    status = run_here(command_here, tmp_path, key, "status", "in.results.jsonl")
     files = {path.name: path.read_text(errors="replace") for path in tmp_path.iterdir()}
     assert_hidden(key, stdout=ended.stdout, stderr=ended.stderr, status=status.stdout + status.stderr, **files)
 
@@ -184,7 +198,7 @@ def test_nothing_goes_to_another_origin(tmp_path: Path, server: Recorder) -> Non
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_of_the_environment_is_not_used(
-    tmp_path: Path, server: Recorder, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command_here: Here, server: Recorder, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody asked for it here, and it would see the key."""
     proxy = Recorder()
@@ -193,7 +207,7 @@ def test_a_proxy_of_the_environment_is_not_used(
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password netrc-canary\n")
     (tmp_path / "in.jsonl").write_text('{"prompt":"hi"}\n')
     try:
-        ended = run(tmp_path, KEYS[0], "run", "in.jsonl", "-m", "openai/m", "--base-url", server.url)
+        ended = run_here(command_here, tmp_path, KEYS[0], "run", "in.jsonl", "-m", "openai/m", "--base-url", server.url)
     finally:
         proxy.close()
 

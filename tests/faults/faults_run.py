@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from e2e_recorder import Arrival, Recorder, answer, error
 
 STRACE = shutil.which("strace")
+Here = Callable[..., "subprocess.CompletedProcess[str]"]
 PATIENCE = 240.0
 """Seconds after which a run counts as hanging."""
 
@@ -117,11 +118,19 @@ class Job:
         assert not self.deferred.exists()
         assert not list(self.folder.glob(".*llmbatch-new"))
 
-    def finish_in_peace(self, *more: str) -> Ended:
-        """The same command with nothing in its way: it completes, and sends no row that has its line."""
+    def run_here(self, here: Here, *more: str) -> Ended:
+        """The command within this process, by the fixture ``command_here``."""
+        done = here(self.folder, os.environ, *self.command(*more)[3:])
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def finish_in_peace(self, *more: str, here: Here | None = None) -> Ended:
+        """The same command with nothing in its way: it completes, and sends no row that has its line.
+
+        Within this process where *here* is the fixture that does so, which takes a third of the time.
+        """
         done = set(self.lines())
         before = len(self.server.arrivals)
-        ended = self.run(*more)
+        ended = self.run(*more) if here is None else self.run_here(here, *more)
         assert ended.code == (1 if self.bad else 0), ended
         again = {row_of(arrival) for arrival in self.server.arrivals[before:]}
         assert not again & done, f"rows {sorted(again & done)} had their lines and were sent again"

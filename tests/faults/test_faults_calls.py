@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faults_run import KILLED, STRACE, Job, inject, was_injected
+from faults_run import KILLED, STRACE, Here, Job, inject, was_injected
 
 pytestmark = [
     pytest.mark.slow,  # some ten processes each
@@ -60,7 +60,9 @@ def meets_a_fault(job: Job, fault: str, calls: str, number: int, *more: str) -> 
     return True
 
 
-def faults_met(folder: Path, fault: str, calls: str, *more: str, bad: int, before: bytes | None = None) -> int:
+def faults_met(
+    folder: Path, here: Here, fault: str, calls: str, *more: str, bad: int, before: bytes | None = None
+) -> int:
     """Run after run, each with its fault one call later, and each mended by a run in peace; how many met theirs."""
     for number in range(1, MOST):
         job = Job(folder / str(number), rows=3, concurrency=1, bad=frozenset({bad}))
@@ -69,7 +71,7 @@ def faults_met(folder: Path, fault: str, calls: str, *more: str, bad: int, befor
         try:
             met = meets_a_fault(job, fault, calls, number, *more)
             if met:
-                job.finish_in_peace()
+                job.finish_in_peace(here=here)
             job.check_complete()
         finally:
             job.close()
@@ -91,13 +93,15 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize(("calls", "fault", "least"), IN_A_RUN)
 def test_a_fault_in_any_call_of_a_run_loses_no_line_and_fails_no_row(
-    tmp_path: Path, calls: str, fault: str, least: int
+    tmp_path: Path, command_here: Here, calls: str, fault: str, least: int
 ) -> None:
     """Exit 74, or death; then the same command completes, and sends nothing that has its line."""
-    assert faults_met(tmp_path, fault, calls, bad=3) >= least
+    assert faults_met(tmp_path, command_here, fault, calls, bad=3) >= least
 
 
 @pytest.mark.parametrize(("calls", "fault"), IN_A_REWRITE)
-def test_a_fault_in_any_call_of_a_rewrite_loses_no_line(tmp_path: Path, torn: bytes, calls: str, fault: str) -> None:
+def test_a_fault_in_any_call_of_a_rewrite_loses_no_line(
+    tmp_path: Path, command_here: Here, torn: bytes, calls: str, fault: str
+) -> None:
     """`--retry-failed` on a file with a torn end: the old file or the new one is there, never a part of either."""
-    assert faults_met(tmp_path, fault, calls, "--retry-failed", bad=2, before=torn) >= 1
+    assert faults_met(tmp_path, command_here, fault, calls, "--retry-failed", bad=2, before=torn) >= 1

@@ -527,13 +527,13 @@ async def test_many_over_few_connections_each_get_their_own_answer(transport: Ht
 
 
 @pytest.mark.slow
-async def test_ten_thousand_cancellations_leave_nothing() -> None:
+async def test_thousands_of_cancellations_leave_nothing() -> None:
     """Cancelled at all stages they leave no socket, no task and nothing in the transport, which goes on to serve.
 
     The stages: before the first turn, while connecting, while they wait, and half-way through the answer. Slow for
     their number.
     """
-    number, rounds = 500, 20
+    number, rounds = 250, 20
     transport = HttpTransport()
     tasks_before = asyncio.all_tasks()
     async with raw_server(half_answering) as server:

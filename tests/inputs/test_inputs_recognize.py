@@ -272,21 +272,26 @@ def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_colu
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+UNFIT = [
+    (CSV, "CSV", "llmbatch run - --input-format csv"),
+    (b'[{"prompt":"a"}]', "a JSON array", "llmbatch run - --input-format json"),
+    (b"[\n", "a JSON array", "json"),
+    (bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c | llmbatch run -"),
+    (b"PAR1\x00", "Parquet", "save it to a file"),
+    (b"not json\n" * 30, "plain text", "--input-format txt"),
+    (b'{"question":"a"}\n' * 30, "", "--prompt-column question"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("content", "seen", "hint"),
+    ("content", "seen", "hint", "output", "is_pipe"),
     [
-        (CSV, "CSV", "llmbatch run - --input-format csv"),
-        (b'[{"prompt":"a"}]', "a JSON array", "llmbatch run - --input-format json"),
-        (b"[\n", "a JSON array", "json"),
-        (bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c | llmbatch run -"),
-        (b"PAR1\x00", "Parquet", "save it to a file"),
-        (b"not json\n" * 30, "plain text", "--input-format txt"),
-        (b'{"question":"a"}\n' * 30, "", "--prompt-column question"),
+        *((*unfit, "-", True) for unfit in UNFIT),
+        (*UNFIT[0], "out.jsonl", False),
+        *(pytest.param(*unfit, "out.jsonl", False, marks=pytest.mark.long) for unfit in UNFIT[1:]),
+        *(pytest.param(*unfit, "out.jsonl", True, marks=pytest.mark.long) for unfit in UNFIT),
     ],
-)
-@pytest.mark.parametrize(
-    ("output", "is_pipe"), [("-", True), pytest.param("out.jsonl", True, marks=pytest.mark.long), ("out.jsonl", False)]
 )
 def test_standard_input_of_another_format_is_refused_too(
     tmp_path: Path, content: bytes, seen: str, hint: str, output: str, is_pipe: bool

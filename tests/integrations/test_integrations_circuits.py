@@ -16,6 +16,9 @@ from llmbatch.breaker.registry import BreakerRegistry
 from llmbatch.integrations.circuits import Endpoint, ModelCircuits
 from llmbatch.integrations.httpx2 import CircuitConnectError, CircuitTransport
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 HERE = Endpoint("https://api.example.com", "m")
 
 

@@ -19,6 +19,9 @@ from integration_clients import CLIENTS, Client, Read, open_client
 from llmbatch import CircuitOpenError
 from llmbatch.integrations.circuits import Endpoint, ModelCircuits
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 
 class Post(Protocol):
     """Send a body for a model to a server; a model called sick meets the server's script."""

@@ -21,6 +21,9 @@ from llmbatch.integrations.httpx2 import AsyncCircuitTransport, CircuitTransport
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import SimServer, start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 KEY = "sk-test-0123456789abcdef"
 MODEL = "gpt-5-mini"
 
@@ -115,7 +118,9 @@ def open_anthropic(server: SimServer, **options: Any) -> anthropic.AsyncAnthropi
 
 @pytest.mark.slow  # hundreds of calls by real SDKs, which take some 10 ms each
 @pytest.mark.parametrize(
-    ("behavior", "stream"), [("down", False), ("down", True), ("cut", True), ("refuse", False)], ids=str
+    ("behavior", "stream"),
+    [("down", False), pytest.param("down", True, marks=pytest.mark.long), ("cut", True), ("refuse", False)],
+    ids=str,
 )
 @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
 async def test_forty_tasks_go_through_an_outage(

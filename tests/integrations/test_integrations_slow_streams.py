@@ -12,6 +12,9 @@ from llmbatch import CircuitBreaker, CircuitOpenError
 from llmbatch.integrations.circuits import Endpoint, ModelCircuits
 from llmbatch.integrations.httpx2 import CircuitTransport
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 
 class Clock:
     """Seconds that pass when told."""

@@ -181,6 +181,7 @@ def test_a_bad_line_at_the_end_is_refused_too(path: Path) -> None:
 # Repair
 
 
+@pytest.mark.slow  # a file for each byte
 def test_a_tail_torn_at_any_byte_is_repaired(path: Path) -> None:
     """Cut anywhere in the last two lines, the whole lines stay, what is torn goes, and appending makes a good file."""
     lines = [result_line(1), result_line(2, text="é" * 20), result_line(3)]

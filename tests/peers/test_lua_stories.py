@@ -73,6 +73,7 @@ def check_equal(server: StoreServer, seeds: range) -> int:
     return count
 
 
+@pytest.mark.slow  # thousands of round trips
 def test_lua_and_the_board_answer_alike(store: StoreServer) -> None:
     assert check_equal(store, range(150)) > 4000
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import subprocess
-import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,12 +23,29 @@ from llmbatch.core.events import CallSent, CircuitChanged, Event, Notice
 ROWS = "".join(json.dumps({"prompt": f"row {number}"}) + "\n" for number in range(1, 21))
 
 
-def run(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    (folder / "in.jsonl").write_text(ROWS)
-    command = [sys.executable, "-m", "llmbatch", "run", "in.jsonl", "-m", "sim/steady", *options]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LLMBATCH_")}
-    environ = {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False)
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(command_here: Command) -> Command:
+    """``run(folder, *options, **environ)`` runs the rows of a folder of its own, within this process."""
+
+    def run_rows(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        (folder / "in.jsonl").write_text(ROWS)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("LLMBATCH_")}
+        return command_here(folder, {**kept, **environ}, "run", "in.jsonl", "-m", "sim/steady", *options)
+
+    return run_rows
+
+
+@pytest.fixture
+def check(run: Command) -> Command:
+    """``llmbatch check`` with these options."""
+    return functools.partial(_check, run)
+
+
+def _check(run: Command, folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "--dry-run", *options, **environ)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +57,9 @@ def run(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProc
         ("redis://:$NO_SUCH@localhost", "the environment variable NO_SUCH is not set"),
     ],
 )
-def test_wrong_addresses_are_refused_before_anything_is_sent(tmp_path: Path, address: str, words: str) -> None:
+def test_wrong_addresses_are_refused_before_anything_is_sent(
+    tmp_path: Path, run: Command, address: str, words: str
+) -> None:
     ended = run(tmp_path, "--shared", address)
 
     assert ended.returncode == 2
@@ -49,7 +69,9 @@ def test_wrong_addresses_are_refused_before_anything_is_sent(tmp_path: Path, add
 
 
 @pytest.mark.slow  # starts processes
-def test_a_server_that_is_no_store_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_server_that_is_no_store_is_refused_before_anything_is_sent(
+    tmp_path: Path, run: Command, check: Command
+) -> None:
     """By the run and by its check, with what to do."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -66,13 +88,8 @@ def test_a_server_that_is_no_store_is_refused_before_anything_is_sent(tmp_path: 
     assert not (tmp_path / "in.results.jsonl").exists()
 
 
-def check(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """``llmbatch check`` with these options."""
-    return run(folder, "--dry-run", *options, **environ)
-
-
 @pytest.mark.slow  # starts processes
-def test_a_check_says_what_store_it_has_found(tmp_path: Path) -> None:
+def test_a_check_says_what_store_it_has_found(tmp_path: Path, check: Command) -> None:
     """Its name and version, and nothing is left in it; a run's refusals are the check's too."""
     with StoreServer(tmp_path) as server:
         found = check(tmp_path, "--shared", server.url)
@@ -97,7 +114,7 @@ def test_a_check_says_what_store_it_has_found(tmp_path: Path) -> None:
     assert "geheim" not in right.stderr + right.stdout
 
 
-def test_a_check_says_that_a_store_is_away(tmp_path: Path) -> None:
+def test_a_check_says_that_a_store_is_away(tmp_path: Path, check: Command) -> None:
     """Which refuses nothing: a run goes on without it."""
     ended = check(tmp_path, "--shared", "redis://127.0.0.1:1")
 
@@ -106,7 +123,7 @@ def test_a_check_says_that_a_store_is_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # two starts of Python with the client of the store
-def test_a_store_with_a_password_is_refused_without_it_and_used_with_it(tmp_path: Path) -> None:
+def test_a_store_with_a_password_is_refused_without_it_and_used_with_it(tmp_path: Path, run: Command) -> None:
     with StoreServer(tmp_path, "--requirepass", "geheim") as server:
         refused = run(tmp_path, "--shared", server.url)
         sent_nothing = not (tmp_path / "in.results.jsonl").exists()
@@ -122,7 +139,7 @@ def test_a_store_with_a_password_is_refused_without_it_and_used_with_it(tmp_path
 
 
 @pytest.mark.slow  # a start of Python, and three seconds until the run begins without the store
-def test_a_store_that_is_not_there_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_store_that_is_not_there_is_told_once_and_the_run_goes_on(tmp_path: Path, run: Command) -> None:
     ended = run(tmp_path, "--shared", "redis://127.0.0.1:1", "--progress", "plain")
 
     assert ended.returncode == 0, ended.stderr

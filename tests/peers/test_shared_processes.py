@@ -29,7 +29,7 @@ SETTLED = 2.0
 
 
 @asynccontextmanager
-async def outage(folder: Path, store: StoreServer, *, count: int, rows: int = 320) -> AsyncIterator[Fleet]:
+async def outage(folder: Path, store: StoreServer, *, count: int, rows: int = 240) -> AsyncIterator[Fleet]:
     """*count* processes that send, and an outage from BEGIN to END."""
     async with running(folder, store.url, count=count, rows=rows) as fleet:
         fleet.provider.down = (BEGIN, END)
@@ -55,7 +55,7 @@ async def test_many_processes_send_one_probe_at_a_time(tmp_path: Path, count: in
     probes = fleet.calls(BEGIN + SETTLED, END)
     first_good = min(call.at + fleet.offset for call in fleet.calls(END, 1e9, good=True))
     assert codes == [0] * count
-    check_rows(fleet, 320)
+    check_rows(fleet, 240)
     assert probes
     assert fleet.most_at_once(BEGIN + SETTLED, END) == 1
     assert len(fleet.calls(BEGIN, END)) <= count * SLOTS + THRESHOLD + probes_told(fleet) + 2 * count
@@ -66,65 +66,65 @@ async def test_many_processes_send_one_probe_at_a_time(tmp_path: Path, count: in
 async def test_a_store_that_is_killed_before_the_outage_costs_no_row(tmp_path: Path) -> None:
     """Each process has its own circuit then: at most one probe of each at a time, and one line about the store."""
     with StoreServer(tmp_path) as store:
-        async with outage(tmp_path, store, count=4) as fleet:
+        async with outage(tmp_path, store, count=3) as fleet:
             await fleet.sleep_until(2.0)
             store.kill()
             codes = await end_all(fleet)
 
-    assert codes == [0] * 4
-    check_rows(fleet, 320)
-    assert losses(fleet) == [1] * 4
-    assert fleet.most_at_once(BEGIN + SETTLED, END) <= 4
+    assert codes == [0] * 3
+    check_rows(fleet, 240)
+    assert losses(fleet) == [1] * 3
+    assert fleet.most_at_once(BEGIN + SETTLED, END) <= 3
 
 
 async def test_a_store_that_is_restarted_empty_in_the_outage_costs_no_row(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as store:
-        async with outage(tmp_path, store, count=4) as fleet:
+        async with outage(tmp_path, store, count=3) as fleet:
             await fleet.sleep_until(BEGIN + 3)
             store.kill()
             await asyncio.sleep(0.5)
             store.start()
             codes = await end_all(fleet)
 
-    assert codes == [0] * 4
-    check_rows(fleet, 320)
+    assert codes == [0] * 3
+    check_rows(fleet, 240)
     assert max(losses(fleet)) <= 2
     assert fleet.most_at_once(BEGIN + 9, END) <= 1
 
 
 async def test_a_store_that_is_emptied_in_the_outage_still_leads_to_one_probe(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as store:
-        async with outage(tmp_path, store, count=4) as fleet:
+        async with outage(tmp_path, store, count=3) as fleet:
             for seconds in (2.0, 5.0, 8.0):
                 await fleet.sleep_until(BEGIN + seconds)
                 store.client().flushall()
             codes = await end_all(fleet)
 
-    assert codes == [0] * 4
-    check_rows(fleet, 320)
-    assert losses(fleet) == [0] * 4
+    assert codes == [0] * 3
+    check_rows(fleet, 240)
+    assert losses(fleet) == [0] * 3
     assert fleet.most_at_once(BEGIN + SETTLED, END) == 1
 
 
 async def test_a_store_that_is_paused_in_the_outage_costs_no_row(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as store:
-        async with outage(tmp_path, store, count=4) as fleet:
+        async with outage(tmp_path, store, count=3) as fleet:
             await fleet.sleep_until(BEGIN + 1)
             store.pause()
             await asyncio.sleep(5)
             store.unpause()
             codes = await end_all(fleet)
 
-    assert codes == [0] * 4
-    check_rows(fleet, 320)
+    assert codes == [0] * 3
+    check_rows(fleet, 240)
     assert max(losses(fleet)) <= 2
-    assert fleet.most_at_once(BEGIN + SETTLED, END) <= 4
+    assert fleet.most_at_once(BEGIN + SETTLED, END) <= 3
 
 
 async def test_a_store_that_is_poisoned_in_the_outage_costs_no_row(tmp_path: Path) -> None:
     """Every key of the board holds something else: as if the store were gone, and as quiet."""
     with StoreServer(tmp_path) as store:
-        async with outage(tmp_path, store, count=4) as fleet:
+        async with outage(tmp_path, store, count=3) as fleet:
             await fleet.sleep_until(BEGIN + 2)
             client = store.client()
             for key in client.keys("*"):
@@ -132,10 +132,10 @@ async def test_a_store_that_is_poisoned_in_the_outage_costs_no_row(tmp_path: Pat
                 client.set(key, "poison")
             codes = await end_all(fleet)
 
-    assert codes == [0] * 4
-    check_rows(fleet, 320)
+    assert codes == [0] * 3
+    check_rows(fleet, 240)
     assert max(losses(fleet)) <= 2
-    assert fleet.most_at_once(BEGIN + SETTLED + 2, END) <= 4
+    assert fleet.most_at_once(BEGIN + SETTLED + 2, END) <= 3
 
 
 async def test_a_store_that_is_far_away_costs_no_row(tmp_path: Path) -> None:

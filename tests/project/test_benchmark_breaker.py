@@ -29,8 +29,9 @@ from breaker_goals import goals, leaders
 from breaker_peers import OURS, PEERS, BadRequestError, Circuit, Face, Library, OutageError, Setup, called
 from breaker_situations import SITUATIONS, observe, observe_face
 
-# Time zones really wait, for an open time in each. In a forked child the tracer's own lock may be held for ever.
-situation_marks = {"time zones": pytest.mark.slow, "forked child": pytest.mark.no_cover}
+# Time zones really wait, for an open time in each; children are forked forty times, untraced, as the tracer's own lock
+# may be held in one for ever.
+situation_marks = {"time zones": [pytest.mark.slow], "forked child": [pytest.mark.slow, pytest.mark.no_cover]}
 
 
 class ToyError(Exception):

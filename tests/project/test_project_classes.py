@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow  # to parse all modules takes a second
+
 ROOT = Path(__file__).resolve().parents[2] / "llmbatch"
-MODULES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 MOST_ATTRIBUTES = 20
 
@@ -20,8 +24,21 @@ LARGER = {
 """Classes that have more, and how many; to be made smaller, never larger."""
 
 
+@functools.cache
+def modules() -> dict[Path, ast.Module]:
+    """Each with its syntax tree."""
+    return {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """The trees go with the module: the garbage collector of a later test would look at each of their million nodes."""
+    yield
+    modules.cache_clear()
+
+
 def classes() -> Iterator[tuple[Path, ast.ClassDef]]:
-    for path, tree in MODULES.items():
+    for path, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 yield path, node
@@ -87,7 +104,7 @@ def test_nothing_outside_the_route_writes_its_attributes() -> None:
 
     written = [
         f"{path.relative_to(ROOT)}:{part.lineno}: {ast.unparse(part)}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         if path.parent.name in ("runner", "runs", "drill")
         for part in ast.walk(tree)
         if isinstance(part, ast.Attribute)
@@ -103,7 +120,7 @@ def test_no_module_uses_the_private_names_of_another() -> None:
     """Neither imports nor attributes; what a named tuple calls ``_replace`` is public."""
     allowed = {"_replace", "_asdict", "_fields", "_is_owned", "_at_fork_reinit"}
     found = []
-    for path, tree in MODULES.items():
+    for path, tree in modules().items():
         own = {part.name for part in ast.walk(tree) if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)}
         own |= {
             part.attr

@@ -29,16 +29,17 @@ def benchmark(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[
     return done
 
 
-@pytest.mark.slow  # some thirty processes and three servers
-def test_a_small_throughput_benchmark_tells_all_its_tables(tmp_path: Path) -> None:
+@pytest.mark.slow  # some twenty processes and three servers
+@pytest.mark.parametrize("jobs", ["llmbatch,bare aiohttp", pytest.param("script,llmbatch", marks=pytest.mark.long)])
+def test_a_small_throughput_benchmark_tells_all_its_tables(tmp_path: Path, jobs: str) -> None:
     """Every part is measured, who is asked for and no one else, and each job left a line a row."""
-    parts = ("--parts", "instant,memory,peers", "--jobs", "llmbatch,bare aiohttp,script")
+    parts = ("--parts", "instant,memory,peers", "--jobs", jobs)
 
     done = benchmark("throughput.py", *parts, "--scale", "0.002", "--rounds", "1", "--json", "raw.json", cwd=tmp_path)
 
     told = json.loads((tmp_path / "raw.json").read_text())["cells"]
     assert {cell["part"] for cell in told} == {"instant", "memory", "peers"}
-    assert {cell["job"] for cell in told} == {"llmbatch", "bare aiohttp", "script"}
+    assert {cell["job"] for cell in told} == {*jobs.split(",")}
     assert {cell["rows"] for cell in told if cell["part"] == "memory"} == {20, 200, 2000}
     assert all(one["seconds"] > 0 and one["cpu_s"] > 0 and one["peak_mb"] > 5 for cell in told for one in cell["runs"])
     assert "to bare: rows/s, CPU" in done.stdout

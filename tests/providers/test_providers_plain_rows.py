@@ -95,7 +95,7 @@ OPTIONS: Sequence[dict[str, Any]] = (
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(values=st.lists(ROWS, min_size=2, max_size=8))
 def test_a_row_becomes_the_same_request_whatever_rows_came_before(
     options: dict[str, Any], values: list[dict[str, Any]]

@@ -147,7 +147,7 @@ def test_lack_of_flex_capacity_is_waited_out_and_is_no_outage(
     assert story.seconds < 3610 + 300
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_no_row_fails_where_flex_takes_only_some_requests(prompts: Prompts, share: float) -> None:
     """A row that met no capacity many times while others were taken is not taken for a bad one."""
     servers = Tiers(lambda now, draw: draw >= share)

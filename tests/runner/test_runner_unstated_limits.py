@@ -92,7 +92,7 @@ def slowed_by(rows: int, wrap: Callable[[VirtualTransport], Transport], **option
     [
         (0.05, {"concurrency": 2, "latency": 1.5}),
         (0.3, {"concurrency": 40, "latency": 0.3}),
-        (0.5, {"concurrency": 40, "latency": 0.3}),
+        pytest.param(0.5, {"concurrency": 40, "latency": 0.3}, marks=pytest.mark.long),
     ],
 )
 def test_a_run_is_not_slowed_where_requests_are_refused_at_random(share: float, options: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def test_a_run_is_not_slowed_where_requests_are_refused_at_random(share: float, 
     assert slowed_by(600, lambda transport: ThrottledAtRandom(transport, share, 1.0, seed=3), **options) <= 1.1
 
 
-@pytest.mark.parametrize(("most", "rows"), [(4, 1000), (10, 3000)])
+@pytest.mark.parametrize(("most", "rows"), [(4, 1000), pytest.param(10, 3000, marks=pytest.mark.long)])
 def test_a_run_is_not_slowed_where_requests_in_flight_are_limited(most: int, rows: int) -> None:
     """The limit in flight follows that; a rate below it is given up."""
     assert slowed_by(rows, lambda transport: MostInFlight(transport, most), latency=0.3) <= 1.1

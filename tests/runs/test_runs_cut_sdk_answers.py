@@ -12,6 +12,9 @@ from openai import AsyncOpenAI
 from llmbatch import BatchRunner
 from llmbatch.sim.server import SimServer, start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 Ask = Callable[[int], Awaitable[object]]
 
 ASK: Any = [{"role": "user", "content": "Explain how lighthouses guided ships before radar."}]

@@ -21,6 +21,9 @@ from llmbatch.sim.batches.rules import BatchFault, BatchRules
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.server import SimServer, start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 

@@ -17,6 +17,9 @@ from openai.types.responses import ResponseFunctionToolCall
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import SimServer, start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 ASK: Any = [{"role": "user", "content": "Explain how lighthouses guided ships before radar."}]
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

@@ -16,6 +16,9 @@ from llmbatch.sim.response_plan import ResponsePlan
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import start
 
+# Servers on loopback, without TLS.
+pytestmark = pytest.mark.usefixtures("no_certificates")
+
 ASK: Any = [{"role": "user", "content": "Explain how lighthouses guided ships before radar."}]
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 from hunt import tell
-from simulation_bugs import BUGS
+from simulation_bugs import BUGS, FIRST
 
 WITHIN = 800
 """The bug that hides best shows in story 333: "charged by the word of the smallest request alone"."""
 
-FIRST = (8, 15, 275, 2, 40, 5, 55, 206, 70, 72, 89, 29, 12, 168, 333)
-"""The stories that have shown bugs are told first, short ones before long ones: one more bug is mostly found in one."""
-
-LONG = {"one parked row probes again and again, and no other has its turn"}
-"""Its stories go on for up to a quarter of a minute."""
+LONG = {
+    "one parked row probes again and again, and no other has its turn",
+    "a row that is throttled alone never ends",
+    "a bad row is tried for ever",
+}
+"""Their stories go on for seconds, up to a quarter of a minute."""
 
 
 @pytest.mark.slow  # up to some seconds of stories

@@ -46,8 +46,8 @@ class ScrapesOnce:
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The scrape of a run through an outage, shortly before its end."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "p.jsonl").write_text('{"no":"prompt"}\n' + "".join(f'{{"prompt":"{row}"}}\n' for row in range(4000)))
-    watch = ScrapesOnce(3990)
+    (folder / "p.jsonl").write_text('{"no":"prompt"}\n' + "".join(f'{{"prompt":"{row}"}}\n' for row in range(2000)))
+    watch = ScrapesOnce(1990)
     transport = VirtualTransport(SimulatedProvider(find_scenario("outage"), seed=1))
     runner = BatchRunner("sim/outage", transport=transport, observers=[watch], seed=1)
     summary = run_virtual(runner.run(folder / "p.jsonl", folder / "o.jsonl"))

@@ -190,6 +190,7 @@ def test_variables_that_cannot_be_meant_are_refused(name: str, value: str, words
     assert words in caught.value.message
 
 
+@pytest.mark.slow  # starts a process
 def test_a_refused_variable_sends_no_row(run: Run, recorder: Recorder) -> None:
     done = run("--otel", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
 
