@@ -89,7 +89,6 @@ class AdaptiveLimit:
         "_usual",
         "_value",
         "carried",
-        "most",
         "value",
     )
 
@@ -98,8 +97,8 @@ class AdaptiveLimit:
         self.carried = CarriedLoad()
         """A limit of requests in flight that the provider keeps."""
         self._value = float(self._knee.cap)
-        self.value = self.most = int(self._value)
-        """Requests that may be in flight now; and the same with those that try whether more are carried."""
+        self.value = int(self._value)
+        """Requests that may be in flight now."""
         self._slow_start = self._value
         self._cut_at = 0
         self._before = self._value
@@ -136,10 +135,12 @@ class AdaptiveLimit:
         self._update()
 
     def _update(self) -> None:
-        carried = self.carried
-        self.value = self.most = int(self._value)
-        if carried.most < self._value:
-            self.value, self.most = int(carried.most), int(min(self._value, carried.most + carried.trial))
+        self.value = int(min(self._value, self.carried.most))
+
+    @property
+    def most(self) -> int:
+        """Requests that may be in flight now, with those that try whether more are carried."""
+        return int(min(self._value, self.carried.most + self.carried.trial))
 
     @property
     def ceiling(self) -> int:

@@ -229,7 +229,7 @@ class RouteBase:
         if self.throttle.ramp_due:
             self.ramp()
         out = len(self.calls)
-        free = self.limit.most - out
+        free = (self.limit.most if self.limit.carried.trial else self.limit.value) - out
         failed = self.window.rows
         if failed and free > 0 and self.window.is_suspicious(self.calls.fresh):
             free -= len(failed)

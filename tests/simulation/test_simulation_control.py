@@ -32,8 +32,14 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def _probes_in_a_pause(patch: pytest.MonkeyPatch) -> None:
     """A pause holds back rows, and lets probes through."""
-    real = vars(RunControl)["is_paused"].fget
-    patch.setattr(RunControl, "is_paused", property(lambda self: real(self) and not self._run.open))
+
+    def paused_at(self: RunControl) -> float | None:
+        return None if self._run.open else vars(self)["since"]
+
+    def pause(self: RunControl, since: float | None) -> None:
+        vars(self)["since"] = since
+
+    patch.setattr(RunControl, "paused_at", property(paused_at, pause), raising=False)
 
 
 def _only_the_pump_pauses(patch: pytest.MonkeyPatch) -> None:
