@@ -126,11 +126,12 @@ class Output:
         return None if self._elsewhere is None else self._elsewhere.first_success()
 
     def good_rows(self, most: int) -> dict[int, str]:
-        """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""
-        try:
-            found = [match_line(line) for line in islice(success_lines(self._fd, self._size, self._disk), most)]
-        except OSError:
-            return {}
+        """Number and hash of the first *most* rows that succeeded.
+
+        Raises:
+            OSError: the file cannot be read now.
+        """
+        found = [match_line(line) for line in islice(success_lines(self._fd, self._size, self._disk), most)]
         good = {int(match[1]): match[2].decode() for match in found if match is not None}
         if not good and self._elsewhere is not None:
             good = self._elsewhere.good_rows(most)

@@ -164,7 +164,9 @@ class Judging(RouteBase):
         self.checks.note_failure(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self.checks.log_chance > OUTAGE_BY_CHECKS:
             return []
-        slow = self.is_silent and self._are_slow(self.evidence.unproven.values())
+        unproven = self.evidence.unproven
+        are_many = len(unproven) >= self._policy.failure_threshold
+        slow = are_many and self.is_silent and self._are_slow(unproven.values())
         return self._open("timeouts" if slow else "last rows", now, confirmed=True)
 
     def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:

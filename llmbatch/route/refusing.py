@@ -227,7 +227,7 @@ class Refusing(Judging):
         excused = self.evidence.excuse_throttled()
         if alone and call.kind == "row" and not call.probe:
             self.evidence.failed(call.row, call.serial, outcome)
-        named = self.throttle.confirmed_wait(disprovable=disprovable) - now
+        named = self.throttle.confirmed_wait(disprovable=disprovable, newest=self.calls.newest) - now
         wait = named
         if not math.isfinite(named):
             purpose = f"throttle:{self.circuit.serial}"

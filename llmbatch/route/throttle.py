@@ -100,17 +100,17 @@ class Throttle:
         """Whether a call sent after *serial* has succeeded already."""
         return serial < self._newest
 
-    def confirmed_wait(self, *, disprovable: bool) -> float:
+    def confirmed_wait(self, *, disprovable: bool, newest: int = 0) -> float:
         """End of the longest wait that two calls have named, or a single one if no call in flight could disprove it.
 
-        Minus infinity if there is none.
+        Minus infinity if there is none. *disprovable*: every wait may be disproved; *newest*: those named to calls
+        before this one, the newest in flight, may be.
         """
         waits = sorted(self._hints.values(), reverse=True)
-        if not waits:
-            return -math.inf
+        confirmed = waits[1] if len(waits) > 1 else -math.inf
         if disprovable:
-            return waits[1] if len(waits) > 1 else -math.inf
-        return waits[0]
+            return confirmed
+        return max((until for number, until in self._hints.items() if number > newest), default=confirmed)
 
     def pause(self, until: float) -> bool:
         """Send nothing before *until*; return False if that was so already."""

@@ -16,12 +16,21 @@ MAX_GOOD_BYTES = 1024 * 1024
 """Largest request, in bytes, that is kept for health checks."""
 
 
-class Checks:
-    """Requests for health checks. *good_rows* returns rows that succeeded in earlier runs; called once, if needed."""
+MOST_TRIES = 5
+"""How often rows of earlier runs are looked for where they cannot be read."""
 
-    def __init__(self, run: RunContext, good_rows: Callable[[], Sequence[Row]]) -> None:
+
+class Checks:
+    """Requests for health checks.
+
+    *good_rows* returns rows that succeeded in earlier runs, None if they cannot be read now; called if needed, and
+    again for a later health check after a None.
+    """
+
+    def __init__(self, run: RunContext, good_rows: Callable[[], Sequence[Row] | None]) -> None:
         self._run = run
-        self._good_rows: Callable[[], Sequence[Row]] | None = good_rows
+        self._good_rows: Callable[[], Sequence[Row] | None] = good_rows
+        self._tries = MOST_TRIES
 
     def ping(self, route: RunRoute) -> Request | None:
         """Smallest request of the route; None if there is none, or if it would show nothing, as of most tenants."""
@@ -40,14 +49,10 @@ class Checks:
         """Request of a row that has succeeded; for a function, the row that the user gave for health checks."""
         if route.template is not None and not route.template.url:
             return self._run.provider.ping(route.template)
-        if (
-            route.good_request is None
-            and self._good_rows is not None
-            and route.template is not None
-            and route.template.url
-        ):
-            find, self._good_rows = self._good_rows, None
-            for row in find():
+        if route.good_request is None and self._tries and route.template is not None and route.template.url:
+            rows = self._good_rows()
+            self._tries = 0 if rows is not None else self._tries - 1
+            for row in rows or ():
                 self._prepare(row)
         return route.good_request
 

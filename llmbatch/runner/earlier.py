@@ -17,8 +17,8 @@ class EarlierRuns:
 
     answered: Callable[[str], bool] = lambda _: False
     """Whether a route, by its label, has answered well."""
-    good_rows: Callable[[], Sequence[Row]] = lambda: ()
-    """Finds rows that succeeded; called once, and only if a health check needs one."""
+    good_rows: Callable[[], Sequence[Row] | None] = lambda: ()
+    """Finds rows that succeeded, None if they cannot be read now; called only if a health check needs one."""
     requests_today: tuple[int, float] = (0, math.inf)
     """Requests that count for ``rpd``, and how many seconds ago the first of them was sent."""
 

@@ -269,8 +269,8 @@ class FileRun:
         """Whether *model* (``provider/model``) has answered a row of the output."""
         return self._output.has_success(model)
 
-    def good_rows(self) -> list[Row]:
-        """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
+    def good_rows(self) -> list[Row] | None:
+        """Rows of the input that succeeded in an earlier run; None if they cannot be read now. At most a second."""
         return known_good_rows(self._output, self._rows)
 
     @property

@@ -13,7 +13,7 @@ from llmbatch.core.events import Progress, RowFinished
 from llmbatch.core.rows import Row
 from llmbatch.runner import routes as routes_module
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.checks import MAX_GOOD_BYTES, Checks
+from llmbatch.runner.checks import MAX_GOOD_BYTES, MOST_TRIES, Checks
 from llmbatch.runner.finish import deferred_result
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.machine import Machine
@@ -92,6 +92,30 @@ def test_rows_of_earlier_runs_are_looked_up_once() -> None:
     assert checks.good(one.route) is found
     assert asked == [1]
     assert run.routes.known["other"].good_request is not None
+
+
+def test_rows_of_earlier_runs_that_cannot_be_read_are_looked_up_again() -> None:
+    """A disk that failed once does not cost the run its best health check; one that fails on is left alone."""
+    answers: list[list[Row] | None] = [None, None, [row(2)]]
+    asked: list[int] = []
+
+    def good_rows() -> list[Row] | None:
+        asked.append(1)
+        return answers.pop(0) if answers else None
+
+    run = Parts().context()
+    one = pending(run, 7)
+    one.route.template = one.request
+    checks = Checks(run, good_rows)
+
+    assert [checks.good(one.route) is not None for _ in range(4)] == [False, False, True, True]
+    assert len(asked) == 3
+
+    fails_on = Checks(run, lambda: asked.append(1))
+    other = pending(run, 8, model="other").route
+    other.template = one.request
+    assert {fails_on.good(other) for _ in range(20)} == {None}
+    assert len(asked) == 3 + MOST_TRIES
 
 
 # Results.
