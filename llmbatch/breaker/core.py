@@ -46,29 +46,29 @@ class Circuit(CircuitState):
         Settle or release each permit exactly once. A probe that does neither is replaced when its lease ends; each
         replacement gets twice the lease, up to four times.
         """
-        if self.phase == "closed":
-            if self._stall is not None and (why := self._stall.reason_to_open(now)):
-                self.trip(now, why)
-            if self.phase == "closed":
-                return self._admit(now, key)
-        if now < self.until:
+        stall = self._stall
+        if stall is not None and self.phase == "closed" and (why := stall.reason_to_open(now)):
+            self.trip(now, why)
+        is_probe = self.phase != "closed"
+        if is_probe and not self._may_probe(now):
             return None
+        self.serial += 1
+        permit = PermitState(self.serial, self.generation, key, now, probe=is_probe)
+        if is_probe:
+            self._probes.add(permit, now, lease)
+        elif stall is not None:
+            stall.admit(permit, now)
+        return permit
+
+    def _may_probe(self, now: float) -> bool:
+        """Whether there is room for a probe now; an open circuit becomes half-open for it."""
+        if now < self.until:
+            return False
         if self.phase == "open":
             self.forced = ""
             self._enter("half_open", now)
             self._probes.start()
-        if not self._probes.make_room(now):
-            return None
-        permit = self._admit(now, key, probe=True)
-        self._probes.add(permit, now, lease)
-        return permit
-
-    def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> PermitState:
-        self.serial += 1
-        permit = PermitState(self.serial, self.generation, key, now, probe=probe)
-        if self._stall is not None and not probe:
-            self._stall.admit(permit, now)
-        return permit
+        return self._probes.make_room(now)
 
     def make_permit(self, generation: int, now: float) -> PermitState:
         """Return a permit for a call that took the fast path in *generation*, while the circuit was closed.
@@ -114,7 +114,9 @@ class Circuit(CircuitState):
         Raises:
             RuntimeError: the permit was settled or released before.
         """
-        self._spend(permit)
+        if permit.spent:
+            raise spent_error(permit)
+        permit.spent = True
         if self._stall is not None:
             self._stall.remove(permit)
         named = math.nan
@@ -163,7 +165,9 @@ class Circuit(CircuitState):
         Raises:
             RuntimeError: the permit was settled or released before.
         """
-        self._spend(permit)
+        if permit.spent:
+            raise spent_error(permit)
+        permit.spent = True
         was_probing = self._probes.remove(permit)
         if self._stall is None:
             return
@@ -173,11 +177,6 @@ class Circuit(CircuitState):
             self._settle_probe(permit, "failure", now, math.nan)
         elif not permit.probe and self._stall.give_up(permit, now) and (why := self._stall.reason_to_open(now)):
             self.trip(now, why)
-
-    def _spend(self, permit: PermitState) -> None:
-        if permit.spent:
-            raise spent_error(permit)
-        permit.spent = True
 
     def hold(self, until: float) -> None:
         """Send no probe before *until*; never shortens a wait.

@@ -35,12 +35,12 @@ from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_
 from llmbatch.classify.finish_reasons import abnormal_end, withheld
 from llmbatch.classify.raised import mismatch_reason, raised_at
 from llmbatch.classify.responses import BadBody, read_success
-from llmbatch.classify.retry_after import may_name_wait, wait_hint
+from llmbatch.classify.retry_after import ON_ANY_ANSWER, wait_hint
 from llmbatch.classify.rule import Facts
-from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
+from llmbatch.classify.safe_text import ID_HEADERS, Masker, request_id, safe_body, shorten, token
 from llmbatch.classify.table import ROW_RULE
 from llmbatch.classify.tiers import billed_tier
-from llmbatch.classify.usage import with_cost_of
+from llmbatch.classify.usage import COST_HEADER, with_cost_of
 from llmbatch.core.calls import CIRCUIT_OPEN, EMPTY_BODY, WEB_PAGE, Outcome, Reply
 from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
@@ -83,21 +83,21 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     if isinstance(read, BadBody):
         return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
-    end = abnormal_end(read.finish_reason)
+    end = None if read.finish_reason == "stop" else abnormal_end(read.finish_reason)
     is_usual = end is None and not read.is_refusal
     code, message = ("", "") if is_usual else withheld(read.finish_reason, is_refusal=read.is_refusal)
     return Outcome(
         verdict="rejected" if code else "success",
         scope="row" if code else "provider",
         row_is_bad=bool(code),
-        retry_after=wait_hint(reply.status, headers, None) if may_name_wait(headers) else None,
+        retry_after=None if ON_ANY_ANSWER.isdisjoint(headers) else wait_hint(reply.status, headers, None),
         code=code,
         message=message,
         status=reply.status,
-        request_id=request_id(headers, mask),
+        request_id=None if ID_HEADERS.isdisjoint(headers) else request_id(headers, mask),
         body=safe_body(body.text, mask),
         text=mask(read.text) if read.text else "" if read.is_empty else read.text,
-        usage=with_cost_of(headers, read.usage),
+        usage=with_cost_of(headers, read.usage) if COST_HEADER in headers else read.usage,
         finish_reason=token(mask(end)) if end else None,
         tier=billed_tier(body.document, headers),
     )

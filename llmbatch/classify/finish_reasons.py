@@ -35,7 +35,7 @@ def abnormal_end(finish: str | None) -> str | None:
 
     What is no word keeps its letters, digits, ``_``, ``.`` and ``-``, at most 64.
     """
-    if finish is None or finish == "stop" or finish.lower() in _NORMAL_ENDS:
+    if finish is None or finish.lower() in _NORMAL_ENDS:
         return None
     return "length" if _is_length(finish) else token(finish) or None
 

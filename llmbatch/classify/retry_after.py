@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["answered_at", "error_details", "may_name_wait", "reset_seconds", "wait_hint"]
+__all__ = ["ON_ANY_ANSWER", "answered_at", "error_details", "reset_seconds", "wait_hint"]
 
 _PREFIXES = ("", "llm_provider-")  # litellm's proxy passes on what the provider behind it said under a prefix (2026)
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
-_ON_ANY_ANSWER = frozenset(prefix + name for prefix in _PREFIXES for name in (*_MILLISECONDS, "retry-after"))
+ON_ANY_ANSWER = frozenset(prefix + name for prefix in _PREFIXES for name in (*_MILLISECONDS, "retry-after"))
 """Headers that name a wait whatever the status."""
 
 _LONGEST = 400 * 86_400.0
@@ -59,11 +59,6 @@ def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | No
         if source is not None and 0.0 < source <= _LONGEST:  # false for NaN
             return source
     return None
-
-
-def may_name_wait(headers: Mapping[str, str]) -> bool:
-    """Whether an answer with a success status may name a wait: a cheap look before :func:`wait_hint`."""
-    return not _ON_ANY_ANSWER.isdisjoint(headers)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from llmbatch.core.raw_json import RawJsonError, one_line, parse
 
-__all__ = ["Masker", "request_id", "safe_body", "shorten", "token"]
+__all__ = ["ID_HEADERS", "Masker", "request_id", "safe_body", "shorten", "token"]
 
 Masker = Callable[[str], str]
 """Masks the keys in a text."""
@@ -22,18 +22,16 @@ def safe_body(text: str, mask: Masker) -> str | None:
         except RawJsonError:
             # The mask changed more than the inside of a string: rather no body than a broken line.
             return None
-    return one_line(masked)
+    return one_line(masked) if "\n" in masked or "\r" in masked else masked
 
 
 _ID_NAMES = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
-_ID_HEADERS = frozenset(_ID_NAMES)
+ID_HEADERS = frozenset(_ID_NAMES)
 _usual_id = re.compile("[!-~]{1,200}").fullmatch
 
 
 def request_id(headers: Mapping[str, str], mask: Masker) -> str | None:
     """The id that the provider gave to the answer, masked; None if it gave none."""
-    if _ID_HEADERS.isdisjoint(headers):
-        return None
     for name in _ID_NAMES:
         value = headers.get(name)
         if value:

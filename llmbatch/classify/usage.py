@@ -26,7 +26,9 @@ from decimal import Decimal, InvalidOperation
 from llmbatch.core.calls import Usage, UsageDetails
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["read_usage", "with_cost_of"]
+__all__ = ["COST_HEADER", "read_usage", "with_cost_of"]
+
+COST_HEADER = "x-litellm-response-cost"
 
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"})
 _XAI_TICKS = Decimal(10_000_000_000)
@@ -118,7 +120,7 @@ def _reported_cost(usage: dict[str, JSON]) -> Decimal | None:
 
 def with_cost_of(headers: Mapping[str, str], usage: Usage | None) -> Usage | None:
     """*usage* with the cost that a proxy reports in a header, if it does and the body has none."""
-    text = headers.get("x-litellm-response-cost")
+    text = headers.get(COST_HEADER)
     if text is None or usage is None or (usage.details is not None and usage.details.reported_cost is not None):
         return usage
     cost = _as_cost(text)

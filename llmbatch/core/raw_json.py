@@ -189,9 +189,7 @@ def _only_space_after(text: str, at: int) -> None:
 
 def one_line(text: str) -> str:
     """Replace line breaks in *text* (valid JSON) by spaces: they can only stand between tokens."""
-    if "\n" in text or "\r" in text:
-        return text.replace("\r", " ").replace("\n", " ")
-    return text
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def dumps(value: object) -> str:

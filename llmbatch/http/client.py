@@ -106,12 +106,12 @@ class HttpTransport:
         if self._closed:
             raise TransportError("local", "the transport is closed", sent=False)
         target, origin = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
-        loop = asyncio.get_running_loop()
+        loop = origin.loop
         deadline = (began := loop.time()) + timeout
         lost: TransportError | None = None
         self._in_flight += 1
         try:
-            if (connection := origin.take()) is not None:
+            if (connection := origin.take(began)) is not None:
                 try:
                     return await self._exchange(connection, target, origin, request.body, deadline, timeout)
                 except TransportError as error:
@@ -157,8 +157,8 @@ class HttpTransport:
     ) -> Reply:
         is_answered = False
         try:
-            waiter = connection.begin(target.place, deadline, seconds)
-            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
+            waiter = connection.begin(origin.loop.create_future(), target.place, deadline, seconds)
+            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body), origin.loop)
             reply = await waiter
             is_answered = not origin.is_copy(reply, connection)
         finally:
@@ -172,11 +172,11 @@ class HttpTransport:
 
     # Sending, a few requests together.
 
-    def _hand_over(self, connection: Connection, data: bytes) -> None:
+    def _hand_over(self, connection: Connection, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self._outbox.append((connection, data))
         if not self._group:
             self._group = 1
-            asyncio.get_running_loop().call_soon(self._send, 0)
+            loop.call_soon(self._send, 0)
         if len(self._outbox) >= self._group:
             self._send(min(2 * self._group, _MOST_TOGETHER))
 
@@ -196,6 +196,7 @@ class Origin:
     """
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._trust = _TRUST
         self._fresh_until = self._doubted_until = 0.0
@@ -207,9 +208,8 @@ class Origin:
         None once several answers have the same id, so that a repeated one means nothing.
         """
 
-    def take(self) -> Connection | None:
+    def take(self, now: float) -> Connection | None:
         """Take an idle connection on which nothing was received meanwhile, or None."""
-        now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
             # Bytes, or the end, may have arrived meanwhile and would be taken for the next response.
@@ -222,8 +222,9 @@ class Origin:
         """End the exchange on *connection*, and keep the connection for the next request if possible."""
         if is_answered and connection.is_reused and self._trust < _TRUST:
             self._trust += _TRUST_BY_REUSE
-        is_wanted = is_answered and asyncio.get_running_loop().time() >= self._fresh_until
-        if connection.finish(keep_seconds=KEEPALIVE_SECONDS if is_wanted else 0.0):
+        now = self.loop.time()
+        is_wanted = is_answered and now >= self._fresh_until
+        if connection.finish(now, keep_seconds=KEEPALIVE_SECONDS if is_wanted else 0.0):
             connection.is_reused = True
             self._idle.append(connection)
         while self._idle and not self._idle[0].is_open:
@@ -234,7 +235,7 @@ class Origin:
         self._trust -= 1.0
         if self._trust < 0.0:
             self._trust = 0.0
-            self._fresh_until = asyncio.get_running_loop().time() + _DISTRUST_SECONDS
+            self._fresh_until = self.loop.time() + _DISTRUST_SECONDS
             self.close()
 
     def close(self) -> None:
@@ -252,7 +253,7 @@ class Origin:
         Raises:
             TransportError: *lost*, if the request should not be resent; or what is raised inside, sent if *lost* was.
         """
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         if (first := self._resending) is not None:
             await asyncio.wait([first], timeout=deadline - loop.time())
             if not first.done():

@@ -20,6 +20,9 @@ from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_runnin
 __all__ = ["Connection", "ends_with_connection", "joined_headers", "lenient_parser"]
 
 _numbers = itertools.count(1)
+_names: dict[bytes, str] = {}
+"""Names of fields as they came, to those in lower case."""
+_MOST_NAMES, _LONGEST_NAME = 1024, 100
 
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those that need no file handle
 
@@ -57,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._parser = lenient_parser(self)
         self._waiter: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._new_message()
 
     def _new_message(self) -> None:
         self._reply: Reply | None = None
@@ -71,24 +75,25 @@ class Connection(asyncio.Protocol):
 
     # One exchange: begin, send, wait, finish.
 
-    def begin(self, place: str, due: float = math.inf, timeout: float = 0.0) -> asyncio.Future[Reply]:
+    def begin(
+        self, waiter: asyncio.Future[Reply], place: str, due: float = math.inf, timeout: float = 0.0
+    ) -> asyncio.Future[Reply]:
         """Begin an exchange with *place* (HOST:PORT), which ends at *due*, *timeout* seconds after its call began.
 
-        The future gives the answer, or raises a :class:`~llmbatch.core.errors.TransportError`. Without a time, the
-        request is a CONNECT, whose answer ends with its head.
+        *waiter* gets the answer, or a :class:`~llmbatch.core.errors.TransportError`, and is returned. Without a time,
+        the request is a CONNECT, whose answer ends with its head.
         """
         self.place, self._timeout = place, timeout
         self.is_sent = self._is_complete = False
-        self._new_message()
         self._set_due(due)
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
         return waiter
 
     def send(self, data: bytes) -> None:
         """Write the request, unless its exchange has ended, its time has passed, or the connection is closing."""
         if self._waiter is None or self._waiter.done():
             return
-        late = asyncio.get_running_loop().time() - self.due
+        late = self._waiter.get_loop().time() - self.due
         if late > _GRACE_SECONDS:
             # The process was stopped in between: the answer would be paid for, but nobody would wait for it.
             self.fail(not_running(late, sent=False))
@@ -98,11 +103,12 @@ class Connection(asyncio.Protocol):
             self.fail(not_sent(self.place))
         else:
             self.is_sent = True
-            for start in range(0, len(data), _PIECE_BYTES):
+            self.transport.write(data if len(data) <= _PIECE_BYTES else data[:_PIECE_BYTES])
+            for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
                 self.transport.write(data[start : start + _PIECE_BYTES])
 
-    def finish(self, *, keep_seconds: float) -> bool:
-        """End the exchange and drop its answer; whether the connection can carry another one. Aborts it if not.
+    def finish(self, now: float, *, keep_seconds: float) -> bool:
+        """End the exchange *now* and drop its answer; whether the connection can carry another one. Aborts it if not.
 
         It is closed after *keep_seconds* without another one; 0: at once.
         """
@@ -110,7 +116,6 @@ class Connection(asyncio.Protocol):
             self._memory.release(self)
         self._waiter = None
         self._new_message()
-        now = asyncio.get_running_loop().time()
         # If the answer arrived before the whole request was sent, the rest of it is still being sent.
         if keep_seconds and self.is_open and now < self.due and not self.transport.get_write_buffer_size():
             self.heard = False
@@ -206,11 +211,8 @@ class Connection(asyncio.Protocol):
             if self._is_tunnel and self._reply.status < 300:
                 raise self._fault("garbage", f"{self.place} sent data after accepting the tunnel")
             return
-        coding = self._reply.headers.get("content-encoding", "").strip().lower()
-        if coding not in ("", "identity") and self._decompressor is None:
-            if coding not in CODINGS:
-                raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested")
-            self._decompressor = Decompressor(coding, data[0])
+        if self._decompressor is None and "content-encoding" in self._reply.headers:
+            self._decompressor = self._new_decompressor(self._reply.headers["content-encoding"], data[0])
         try:
             for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
                 self._parts.append(part)
@@ -221,6 +223,14 @@ class Connection(asyncio.Protocol):
                     return
         except zlib.error as error:
             raise self._fault("truncated", f"the answer of {self.place} cannot be decompressed") from error
+
+    def _new_decompressor(self, encoding: str, first: int) -> Decompressor | None:
+        coding = encoding.strip().lower()
+        if coding in ("", "identity"):
+            return None
+        if coding not in CODINGS:
+            raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested")
+        return Decompressor(coding, first)
 
     def on_message_complete(self) -> None:
         """Handle the complete answer, if it is a final one."""
@@ -286,9 +296,19 @@ def lenient_parser(protocol: object) -> HttpResponseParser:
 def joined_headers(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """The *fields* of a head by their names in lower case; of a repeated one the first counts."""
     return {
-        name.lower().decode("latin-1"): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+        _names.get(name) or _lower(name): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
         for name, value in reversed(fields)
     }
+
+
+def _lower(name: bytes) -> str:
+    """The *name* of a field in lower case; short ones are remembered, as servers send them again and again."""
+    lower = name.lower().decode("latin-1")
+    if len(name) <= _LONGEST_NAME:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[name] = lower
+    return lower
 
 
 def ends_with_connection(reply: Reply) -> bool:

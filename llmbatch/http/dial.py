@@ -151,7 +151,7 @@ class Dialer:
         """Ask *proxy*, to which *outer* is connected, for a connection to *target*, and speak TLS within."""
         inner, loop = self._make(), asyncio.get_running_loop()
         try:
-            answer = outer.begin(proxy)
+            answer = outer.begin(loop.create_future(), proxy)
             outer.transport.write(target.connect_head)
             if (status := (await answer).status) // 100 != 2:
                 words = f"the proxy refused a connection to {target.place} (status {status})"

@@ -1,44 +1,14 @@
-"""Sinks for results: lines of a file, or an async iterator."""
+"""The sink of results that are iterated over."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
-from llmbatch.core.rows import Result, encode_line
+from llmbatch.core.rows import Result
 
-__all__ = ["LineSink", "QueueSink"]
-
-
-class _Lines(Protocol):
-    @property
-    def congested(self) -> bool: ...
-
-    def put(self, line: bytes) -> None: ...
-
-    async def drained(self) -> None: ...
-
-
-class LineSink:
-    """Hands each result to the writer as one line; congested while a pipe's reader is behind."""
-
-    def __init__(self, writer: _Lines) -> None:
-        self._writer = writer
-
-    @property
-    def congested(self) -> bool:
-        """Whether the reader of the lines is behind."""
-        return self._writer.congested
-
-    def put(self, result: Result) -> None:
-        """Take one result."""
-        self._writer.put(encode_line(result))
-
-    async def drained(self) -> None:
-        """Return when the writer has caught up."""
-        await self._writer.drained()
+__all__ = ["QueueSink"]
 
 
 class QueueSink:

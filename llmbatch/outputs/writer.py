@@ -1,7 +1,7 @@
 """Writes output lines: one write for all lines of a turn of the event loop, and periodic syncs in a worker thread.
 
-Rows never wait for the disk: :meth:`LineWriter.put` only appends to a list, which is written at the turn's end, or by
-:meth:`LineWriter.flush` before requests are sent.
+Rows never wait for the disk: :meth:`LineWriter.put_line` only appends to a list, which is written at the turn's end, or
+by :meth:`LineWriter.flush` before requests are sent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 import anyio
 
 from llmbatch.core.errors import WriteError
+from llmbatch.core.rows import Result, encode_line
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.stream import StreamOutput
 from llmbatch.outputs.watch import FileChangedError
@@ -23,7 +24,7 @@ _CONGESTED_BYTES = 8 * 1024 * 1024
 
 
 class LineWriter:
-    """Appends lines to *output*, which it does not close.
+    """Appends lines to *output*, which it does not close; the sink of a run whose results are lines.
 
     For one event loop. While there is something unsynced, a worker thread syncs at most every ``sync_interval``
     seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline; with a
@@ -43,6 +44,9 @@ class LineWriter:
     ) -> None:
         self.error: WriteError | None = None
         self.lines_refused = 0
+        self.congested = False
+        """Whether a stream's reader is so far behind that no more calls should be made; never for a file."""
+        self._loop = asyncio.get_running_loop()
         self._output = output
         self._stream = output if isinstance(output, StreamOutput) and sync_in_thread else None
         self._interval = 1.0 if sync_interval is None else sync_interval
@@ -66,17 +70,16 @@ class LineWriter:
         """Lines that have been written to the operating system."""
         return self._output.lines_written
 
-    @property
-    def congested(self) -> bool:
-        """Whether a stream's reader is so far behind that no more calls should be made; never for a file."""
-        return len(self._backlog) > _CONGESTED_BYTES
-
     async def drained(self) -> None:
         """Wait until a stream's reader has read all buffered lines; at once for a file."""
         if self._drained is not None:
             await self._drained.wait()
 
-    def put(self, line: bytes) -> None:
+    def put(self, result: Result) -> None:
+        """Append the line of *result*, as :meth:`put_line`."""
+        self.put_line(encode_line(result))
+
+    def put_line(self, line: bytes) -> None:
         r"""Append *line*, which ends in ``\n``, at the end of this turn of the loop. Never blocks, never raises."""
         if self.error is not None or self._closed:
             self.lines_refused += 1
@@ -84,7 +87,7 @@ class LineWriter:
         self._lines.append(line)
         if not self._flush_planned:
             self._flush_planned = True
-            asyncio.get_running_loop().call_soon(self._flush_planned_lines)
+            self._loop.call_soon(self._flush_planned_lines)
 
     async def aclose(self) -> None:
         """Write and sync what is left; for a file, cancellation is raised only afterwards.
@@ -102,7 +105,7 @@ class LineWriter:
                 await self.drained()
             finally:
                 # Not shielded: a reader that never reads would keep the run from ending.
-                self._stream.unwatch_ready(asyncio.get_running_loop())
+                self._stream.unwatch_ready(self._loop)
         else:
             # Shielded: these lines are paid for, and a sync must not be left running on a file about to be closed.
             with anyio.CancelScope(shield=True):
@@ -132,8 +135,9 @@ class LineWriter:
         self._closed = True
         self.lines_refused += self._backlog.count(b"\n") + len(self._lines)
         self._backlog.clear()
+        self.congested = False
         self._lines.clear()
-        self._stream.unwatch_ready(asyncio.get_running_loop())
+        self._stream.unwatch_ready(self._loop)
         self._drained.set()
         self._drained = None
         return True
@@ -174,13 +178,13 @@ class LineWriter:
         if self._closed:
             return
         if self._unsynced and self._timer is None and self._syncing is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start_sync)
+            self._timer = self._loop.call_later(self._interval, self._start_sync)
 
     def _start_sync(self) -> None:
         self._timer = None
         self._unsynced = False
         if self._sync_in_thread:
-            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync)
+            self._syncing = self._loop.run_in_executor(None, self._sync)
             self._syncing.add_done_callback(self._end_sync)
         else:
             self._sync_here()
@@ -239,7 +243,6 @@ class LineWriter:
 
     def _write_ready(self, stream: StreamOutput) -> None:
         """Write what the stream accepts, and watch it while something is left."""
-        loop = asyncio.get_running_loop()
         try:
             with memoryview(self._backlog) as waiting:
                 written = stream.write_ready(waiting)
@@ -248,10 +251,11 @@ class LineWriter:
             self._fail(error)
         else:
             del self._backlog[:written]
+        self.congested = len(self._backlog) > _CONGESTED_BYTES
         if self._backlog and self._drained is None:
             self._drained = asyncio.Event()
-            stream.watch_ready(loop, partial(self._write_ready, stream))
+            stream.watch_ready(self._loop, partial(self._write_ready, stream))
         elif not self._backlog and self._drained is not None:
-            stream.unwatch_ready(loop)
+            stream.unwatch_ready(self._loop)
             self._drained.set()
             self._drained = None

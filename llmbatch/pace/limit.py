@@ -81,11 +81,14 @@ class AdaptiveLimit:
         "_trips",
         "_usual",
         "_value",
+        "value",
     )
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
         self._knee = Knee(ceiling, is_auto=is_auto)
         self._value = float(self._knee.cap)
+        self.value = int(self._value)
+        """Requests that may be in flight now."""
         self._slow_start = self._value
         self._cut_at = 0
         self._before = self._value
@@ -117,10 +120,8 @@ class AdaptiveLimit:
         trial = f", tried from {self._tried_from[0]:.0f}" if self._tried_from is not None else ""
         return f"<AdaptiveLimit {self.value} of {self.ceiling}{trial}>"
 
-    @property
-    def value(self) -> int:
-        """Requests that may be in flight now."""
-        return int(self._value)
+    def _set(self, value: float) -> None:
+        self._value, self.value = value, int(value)
 
     @property
     def ceiling(self) -> int:
@@ -168,11 +169,11 @@ class AdaptiveLimit:
         else:
             part = 1.0 / self._value
             if self._value < self._slow_start:
-                self._value = min(self._value + 1.0, float(cap))
+                self._set(min(self._value + 1.0, float(cap)))
                 return
             below = self._peak - self._value
             # Never faster than slow start: the last of few calls must not bring a dozen.
-            self._value = min(self._value + min(1.0, part * max(self._growth, below / 2.0)), float(cap))
+            self._set(min(self._value + min(1.0, part * max(self._growth, below / 2.0)), float(cap)))
             if below > 0:
                 return
             self._trips += part
@@ -192,7 +193,7 @@ class AdaptiveLimit:
         knee = self._knee
         self._slow_start = float(knee.cap)
         if knee.cap < before or knee.phase != "climb":
-            self._value = self._slow_start  # else one more per answer
+            self._set(self._slow_start)  # else one more per answer
 
     def on_overload(self, serial: int, newest: int) -> None:
         """Count an overload answer to call number *serial*; *newest* was the last call sent."""
@@ -200,7 +201,8 @@ class AdaptiveLimit:
         if self._value < self._slow_start and not self._is_climbing:
             # In slow start: the last doubling was too much.
             if serial > self._cut_at:
-                self._value = self._slow_start = max(1.0, self._value / 2)
+                self._set(max(1.0, self._value / 2))
+                self._slow_start = self._value
                 self._growth, self._trips = 1.0, 0.0
                 self._start_counting(newest)
             return
@@ -216,7 +218,7 @@ class AdaptiveLimit:
         if share <= TOLERANCE or (self._pause > 0 and share <= 1.25 * self._usual + TOLERANCE):
             return
         self._tried_from = (self._value, share)
-        self._value = max(1.0, self._value * _trial_factor(share))
+        self._set(max(1.0, self._value * _trial_factor(share)))
         self._start_counting(newest)
 
     def on_pushback(self, serial: int, newest: int) -> None:
@@ -234,7 +236,7 @@ class AdaptiveLimit:
             self._knee.restart(newest)
         else:
             self._knee.resume(newest)
-        self._value = min(start, float(self._knee.cap))
+        self._set(min(start, float(self._knee.cap)))
         self._slow_start = float(self._knee.cap)
         self._refused = self._peak = 0.0
         self._restart_counts()
@@ -248,7 +250,7 @@ class AdaptiveLimit:
         self._knee.change_ceiling(ceiling, newest)
         cap = float(self._knee.cap)
         self._slow_start = cap if was_free else min(self._slow_start, cap)
-        self._value = min(self._value, cap)
+        self._set(min(self._value, cap))
         self._tried_from = None  # a trial compares answers at two limits that are no longer these
 
     def resume(self, in_flight: int) -> None:
@@ -259,7 +261,7 @@ class AdaptiveLimit:
         """
         usual = self._value if self._proven else self._slow_start
         start = min(RAMP_START, usual)
-        self._value = min(max(start, self._value), in_flight + start, float(self._knee.cap))
+        self._set(min(max(start, self._value), in_flight + start, float(self._knee.cap)))
         self._slow_start = min(max(usual, self._value), float(self._knee.cap))
         self._proven = False
         self._restart_counts()
@@ -278,7 +280,7 @@ class AdaptiveLimit:
             helps = (1.0 + self._value / knee) / 2.0
             if self._value * (1.0 - share) < helps * knee * (1.0 - self._load_share) and share > TOLERANCE:
                 self._load_knee = None
-                self._value = knee
+                self._set(knee)
                 self._usual = share
                 self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
                 self._start_counting(newest)
@@ -291,7 +293,7 @@ class AdaptiveLimit:
     def _give_way(self, factor: float, serial: int, newest: int) -> None:
         if serial > self._cut_at:
             self._start_counting(newest)
-        self._value = min(self._value, max(1.0, self._before * factor))
+        self._set(min(self._value, max(1.0, self._before * factor)))
         self._growth, self._trips = 1.0, 0.0
         if self._proven:  # else nothing has succeeded since the wait, and this refusal gives no new information
             self._slow_start = self._value
@@ -323,7 +325,7 @@ class AdaptiveLimit:
             self._span = FIRST_SPAN
             self._load_knee, self._load_share = before, share_before
         else:
-            self._value = before
+            self._set(before)
             self._usual = share_before
             self._pause = self._span
             self._span = min(LONG_SPAN, 2 * self._span)

@@ -17,11 +17,13 @@ MOST = 10.0
 class RetryBudget:
     """Retries of one route: in any period at most ``MOST``, one per second, and a tenth of the first attempts."""
 
-    __slots__ = ("_at", "_left")
+    __slots__ = ("_at", "_left", "is_full")
 
     def __init__(self) -> None:
         self._left = MOST
         self._at: float | None = None
+        self.is_full = True
+        """Whether a first attempt adds nothing: no retry was sent since all of them were allowed."""
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self._left:.1f} left>"
@@ -31,16 +33,11 @@ class RetryBudget:
         self._advance(now)
         return self._left >= 1.0 - 1e-9
 
-    def first(self, now: float) -> None:
-        """Count a first attempt."""
-        if self._left < MOST:  # else no time that has passed can add to it
-            self._advance(now)
-            self._left = min(MOST, self._left + SHARE)
-
-    def retry(self, now: float) -> None:
-        """Count a retry; one beyond the budget, because nothing else was left to send, is no debt."""
+    def count(self, now: float, *, is_retry: bool) -> None:
+        """Count a retry or a first attempt. A retry beyond the budget, as nothing else was left, is no debt."""
         self._advance(now)
-        self._left = max(0.0, self._left - 1.0)
+        self._left = max(0.0, self._left - 1.0) if is_retry else min(MOST, self._left + SHARE)
+        self.is_full = self._left >= MOST
 
     def _advance(self, now: float) -> None:
         if self._at is not None and now > self._at:

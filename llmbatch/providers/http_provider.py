@@ -29,7 +29,7 @@ from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
 from llmbatch.providers.local_files import LocalFiles
 from llmbatch.providers.model_use import ModelUse
-from llmbatch.providers.plain_rows import PlainRows
+from llmbatch.providers.plain_rows import PlainRows, RowKind
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 
 __all__ = ["HttpProvider"]
@@ -74,6 +74,8 @@ class HttpProvider:
         self._resolver = Resolver(connection)
         self._system = dumps(connection.system) if connection.system else None
         self._resolved: tuple[Row, ParsedRow, Target] | None = None
+        self._found: tuple[Row, RowKind] | None = None
+        """A plain row and its kind, between :meth:`routes` and :meth:`request`."""
         self._answers = 0
         self._streaming: set[str] = set()
         """URLs that stream unrequested and get ``stream: false`` from then on; at most :data:`_MOST_STREAMING`."""
@@ -148,6 +150,7 @@ class HttpProvider:
         """
         if self._plain is not None and (known := self._plain.find(row.fields)) is not None:
             self.models.add(row.number, is_own=known.has_model)
+            self._found = row, known
             return known.routes
         kind, target = self._resolve(row)
         return (target.route,) if self._tiers is None else self._tiers.routes(kind, target)
@@ -159,7 +162,11 @@ class HttpProvider:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
-        if self._plain is not None and (known := self._plain.find(row.fields)) is not None:
+        found, self._found = self._found, None
+        known = found[1] if found is not None and found[0] is row else None
+        if known is None and self._plain is not None:
+            known = self._plain.find(row.fields)
+        if known is not None:
             return known.request(row.fields[known.source])
         kind, target = self._resolve(row)
         self._resolved = None

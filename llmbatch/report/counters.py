@@ -68,9 +68,8 @@ class Counts:
     repairs: int = 0
     repaired: int = 0
 
-    def add_success(self, event: RowFinished) -> None:
-        """Count a row that has succeeded."""
-        self.success += 1
+    def add_kinds(self, event: RowFinished) -> None:
+        """Count what is special about a row that has succeeded."""
         self.cut_answers += event.finish_reason == "length"
         self.answers_without_text += event.has_no_text
         self.cached += event.is_cached

@@ -202,7 +202,8 @@ class FoldedStats(RunStats):
         rows = now.rows - then.rows
         if rows > 0:
             self._rate.add(at, rows)
-            self._working.add(self._downtime.working_time(at), rows)
+            if self._working is not self._rate:
+                self._working.add(self._downtime.working_time(at), rows)
 
     def _add_route(self, now: RouteStats, then: RouteStats | None) -> None:
         mine = self._route(now.label)

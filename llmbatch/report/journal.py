@@ -181,10 +181,11 @@ class Journal:
 
 def _added(kept: dict[str, RouteSpeed], stats: RunStats) -> dict[str, RouteSpeed]:
     speeds = dict(kept)
-    for label, rows, seconds in stats.route_speeds():
-        before = kept.get(label, RouteSpeed())
-        if rows:
-            speeds[label] = RouteSpeed(before.rows + rows, before.seconds + seconds)
+    for route in stats.routes():
+        before, rows, began = kept.get(route.label, RouteSpeed()), route.success + route.failed, route.calls.first_at
+        if rows and began is not None:  # answers of batches come without calls
+            seconds = max(0.0, route.last_row_at - began)
+            speeds[route.label] = RouteSpeed(before.rows + rows, before.seconds + seconds)
     most = sorted(speeds, key=lambda label: -speeds[label].rows)[:MOST_ROUTES]
     return {label: speeds[label] for label in most}
 

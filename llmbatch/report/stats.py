@@ -72,8 +72,8 @@ class RunStats:
         self._downtime = Downtime()
         self._latency = LatencyHistogram()
         self._rate = Throughput()
-        self._working = Throughput()
-        """The same on the clock of :meth:`Downtime.working_time`."""
+        self._working = self._rate
+        """The same on the clock of :meth:`Downtime.working_time`; itself the same until these clocks part."""
         self._codes = Codes()
         self._routes: dict[str, RouteStats] = {}
         self._batches = BatchStats()
@@ -121,9 +121,10 @@ class RunStats:
                     self._advising = event
             case RunStarted():
                 self.started = event
-                self._rate = Throughput(event.at)
-                self._working = Throughput(event.at)
+                was_one, self._rate = self._working is self._rate, Throughput(event.at)
+                self._working = self._rate if was_one else Throughput(event.at)
             case RunPaused():
+                self._part_clocks()
                 self._downtime.paused(event.at)
             case RunResumed():
                 self._downtime.resumed(event.at)
@@ -140,19 +141,19 @@ class RunStats:
                 assert_never(event)
 
     def _route(self, label: str) -> RouteStats:
-        known = self._routes.get(label)
-        if known is not None:
-            return known
-        if len(self._routes) >= _MOST_ROUTES:
+        if label not in self._routes and len(self._routes) >= _MOST_ROUTES:
             label = _OTHER_ROUTES
-        return self._routes.setdefault(label, RouteStats(label))
+        known = self._routes.get(label)
+        if known is None:
+            known = self._routes[label] = RouteStats(label)
+        return known
 
     def _progress_made(self, event: Progress) -> None:
         self._progress = event
         self._estimated_rows = estimated_rows(event) or self._estimated_rows
 
     def _call_sent(self, event: CallSent) -> None:
-        calls = self._route(event.route).calls
+        calls = (self._routes.get(event.route) or self._route(event.route)).calls
         calls.sent += 1
         calls.in_flight += 1
         if calls.first_at is None:
@@ -169,7 +170,7 @@ class RunStats:
             self._no_longer_waits(event.row)
 
     def _call_ended(self, event: CallEnded) -> None:
-        calls = self._route(event.route).calls
+        calls = (self._routes.get(event.route) or self._route(event.route)).calls
         if calls.in_flight:
             calls.in_flight -= 1
             self._counts.in_flight -= 1
@@ -184,13 +185,16 @@ class RunStats:
 
     def _row_finished(self, event: RowFinished) -> None:
         self._rate.add(event.at)
-        self._working.add(self._downtime.working_time(event.at))
+        if self._working is not self._rate:
+            self._working.add(self._downtime.working_time(event.at))
         # A malformed row was never meant for any route.
-        route = self._route(event.route) if event.route else None
+        route = self._routes.get(event.route) or (self._route(event.route) if event.route else None)
         if route is not None:
             route.last_row_at = event.at
         if event.status == "success":
-            self._counts.add_success(event)
+            self._counts.success += 1
+            if event.finish_reason or event.has_no_text or event.is_cached or event.is_repaired:
+                self._counts.add_kinds(event)
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
@@ -202,6 +206,10 @@ class RunStats:
             self._codes.tiers.add(event.tier)
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
+
+    def _part_clocks(self) -> None:
+        if self._working is self._rate:
+            self._working = self._rate.copy()
 
     def _no_longer_waits(self, row: int) -> None:
         self._waiting.discard(row)
@@ -230,6 +238,7 @@ class RunStats:
         route.next_probe_at = event.at + event.retry_after if event.new == "open" else None
         if was_closed != is_closed:
             route.not_closed_since = None if is_closed else event.at
+            self._part_clocks()
             self._downtime.circuit_changed(event.at, is_closed=is_closed, routes=len(self._routes))
 
     def _outage_started(self, event: OutageStarted) -> None:
@@ -287,14 +296,6 @@ class RunStats:
     def latencies(self) -> LatencyHistogram:
         """Latencies of the calls of this run that succeeded."""
         return self._latency
-
-    def route_speeds(self) -> list[tuple[str, int, float]]:
-        """For each route with calls its rows of this run, and the seconds from its first call to its last row."""
-        return [
-            (route.label, route.success + route.failed, max(0.0, route.last_row_at - began))
-            for route in self.routes()
-            if (began := route.calls.first_at) is not None  # answers of batches come without calls
-        ]
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         """The run at *now* on the events' clock (default: at the last event)."""

@@ -5,6 +5,8 @@ Pure: times are arguments (``at``, ``now``), in seconds of one monotonic clock.
 
 from __future__ import annotations
 
+from copy import copy
+
 __all__ = ["Throughput"]
 
 
@@ -38,6 +40,12 @@ class Throughput:
         self._seconds[second % self._span] = second
         self._second, self._count = int(at), rows
         self._add_step(second, count)
+
+    def copy(self) -> Throughput:
+        """The same counts, to go on with another clock."""
+        other = copy(self)
+        other._seconds, other._counts, other._steps = self._seconds[:], self._counts[:], self._steps[:]
+        return other
 
     def _add_step(self, second: int, count: int) -> None:
         elapsed = max(0.0, second - self._start)

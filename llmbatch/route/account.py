@@ -23,33 +23,27 @@ def is_money(outcome: Outcome) -> bool:
     return outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused
 
 
-class AccountRefusals:
-    """Requests refused for money since the last success, of all tenants of a route.
+class AccountRefusals(dict[int, float]):
+    """Requests refused for money since the last success, of all tenants of a route: when each was sent, by row number.
 
-    Memory: one entry per such request, until a later call succeeds.
+    Health checks have negative numbers. Memory: one entry per such request, until a later call succeeds.
     """
 
-    __slots__ = ("_sent",)
-
-    def __init__(self) -> None:
-        self._sent: dict[int, float] = {}
-        """When each call was sent, by row number; health checks have negative numbers."""
-
-    def __bool__(self) -> bool:
-        return bool(self._sent)
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<AccountRefusals {len(self._sent)} requests>"
+        return f"<AccountRefusals {len(self)} requests>"
 
     def add(self, row: int, serial: int, sent_at: float) -> None:
         """Note that call *serial*, sent at *sent_at*, was refused; *row* is 0 for a health check."""
-        self._sent[row or -serial] = sent_at
+        self[row or -serial] = sent_at
 
     def prove(self, sent_at: float) -> None:
         """Forget refusals of calls sent up to *sent_at*, as a call sent then has succeeded."""
-        self._sent = {request: sent for request, sent in self._sent.items() if sent > sent_at}
+        for request in [request for request, sent in self.items() if sent <= sent_at]:
+            del self[request]
 
     @property
     def mean_the_account(self) -> bool:
         """Whether enough different requests were refused to mean the account and not single rows."""
-        return len(self._sent) >= (ENOUGH_WITH_CHECK if min(self._sent, default=0) < 0 else ENOUGH)
+        return len(self) >= (ENOUGH_WITH_CHECK if min(self, default=0) < 0 else ENOUGH)

@@ -11,6 +11,7 @@ from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
+from llmbatch.route.decisions import Decision, Tell
 from llmbatch.route.evidence import Evidence, is_own_error
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.health import HealthChecks, RecentAnswers
@@ -317,13 +318,6 @@ class RouteBase:
         self.calls.add(call)
         return call
 
-    def _returned(self, call: Call) -> None:
-        self.calls.remove(call)
-        if call.kind == "row" and self.evidence.records:
-            record = self.evidence.records.get(call.row)
-            if record is not None:
-                record.in_flight = False
-
     def probe_timeout(self, kind: CallKind = "row") -> float:
         """Time limit of a probe in seconds: shorter than that of a call, but long enough for a slow model."""
         outage, timeout = self.outage, self._policy.timeout
@@ -369,3 +363,21 @@ class RouteBase:
         if not self.evidence.unproven or self.calls.checks or not self.takes_calls(now) or now < self.check_at:
             return False
         return not self.calls.fresh or self.calls.newest < self.evidence.newest_unproven
+
+    def prefers_check(self, last: Outcome | None, now: float) -> bool:
+        """Whether a health check goes before a row whose *last* call was throttled: the row may be alone with that."""
+        return last is not None and last.verdict == "throttled" and self.checks.available and self.wants_check(now)
+
+    @property
+    def _most_unreached(self) -> str:
+        """How long a route that has never answered is tried, in words."""
+        bound = self._policy.max_outage
+        return f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
+
+    def _name_silence(self, call: Call) -> Decision:
+        """Return a warning that the route has never answered, not even a ping."""
+        message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
+        hint = "is the address right, and is the server up? if it is only slow at first, raise --timeout"
+        return Tell(
+            "warning", message, f"{hint} ({self._policy.timeout:g} s); still trying, for {self._most_unreached} at most"
+        )

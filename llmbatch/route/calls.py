@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,43 +39,34 @@ class Call:
         return self.permit.probe
 
 
-class CallsInFlight(Collection[int]):
-    """The numbers of the calls that were admitted and have not ended, oldest first. Memory: one number per call."""
+class CallsInFlight(dict[int, Call]):
+    """The calls that were admitted and have not ended, by number, oldest first."""
 
-    __slots__ = ("_serials", "checks", "fresh")
+    __slots__ = ("checks", "fresh")
 
     def __init__(self) -> None:
-        self._serials: dict[int, None] = {}
+        super().__init__()
         self.fresh = 0
         """How many carry a row that had never failed."""
         self.checks = 0
         """How many are health checks."""
-
-    def __len__(self) -> int:
-        return len(self._serials)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._serials)
-
-    def __contains__(self, serial: object) -> bool:
-        return serial in self._serials
 
     def __repr__(self) -> str:
         return f"<CallsInFlight {len(self)}, {self.fresh} of fresh rows, {self.checks} health checks>"
 
     def add(self, call: Call) -> None:
         """Note an admitted call."""
-        self._serials[call.permit.serial] = None
+        self[call.permit.serial] = call
         self.fresh += call.fresh
         self.checks += call.kind != "row"
 
     def remove(self, call: Call) -> None:
         """Note that *call* ended or was canceled."""
-        self._serials.pop(call.permit.serial, None)
+        self.pop(call.permit.serial, None)
         self.fresh -= call.fresh
         self.checks -= call.kind != "row"
 
     @property
     def newest(self) -> int:
         """The highest number of a call in flight; 0 if there is none."""
-        return next(reversed(self._serials), 0)
+        return next(reversed(self), 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["HealthChecks", "RecentAnswers"]
+__all__ = ["FADE", "HealthChecks", "RecentAnswers"]
 
 FADE = 0.995
 """Share of :attr:`RecentAnswers.slowest` that the next, faster answer leaves."""
@@ -29,10 +29,6 @@ class RecentAnswers:
     def __repr__(self) -> str:
         return f"<RecentAnswers slowest {self.slowest:.1f} s, error {self.error!r}>"
 
-    def note_latency(self, seconds: float) -> None:
-        """Note that a row's call succeeded after *seconds*."""
-        self.slowest = seconds if seconds > self.slowest else max(seconds, self.slowest * FADE)
-
 
 class HealthChecks:
     """The health checks of one route: whether any can be sent, and what the last ones told."""
@@ -53,7 +49,3 @@ class HealthChecks:
     def note_failure(self, rate: float) -> None:
         """Note that a check failed, as happens by chance with *rate* (above 0, to 1)."""
         self.log_chance += math.log(rate)
-
-    def note_success(self) -> None:
-        """Note that a call succeeded: failures before it no longer count."""
-        self.log_chance = 0.0

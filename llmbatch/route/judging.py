@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
-from llmbatch.route.base import RAMP_START, UNREACHABLE_SECONDS, RouteBase
+from llmbatch.route.base import RAMP_START, RouteBase
 from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,
@@ -23,6 +23,7 @@ from llmbatch.route.decisions import (
     Tell,
 )
 from llmbatch.route.evidence import RowRecord, is_of_no_api, what_no_api_answers
+from llmbatch.route.health import FADE
 from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 
 __all__ = ["Judging"]
@@ -53,18 +54,19 @@ class Judging(RouteBase):
         if throttled:
             for row in [row for row, label in throttled.items() if label == self.label]:
                 del throttled[row]
-        self.recent.succeeded_at = now
-        self.checks.note_success()
+        recent = self.recent
+        recent.succeeded_at = now
+        self.checks.log_chance = 0.0
         self._unreached = None
         serial = permit.serial
         self.throttle.prove(serial)
         if call.kind == "row":
             seconds = now - call.sent_at
             self.limit.on_success(serial, newest=self.circuit.serial, seconds=seconds, load=call.load, now=now)
-            self.recent.note_latency(seconds)
+            recent.slowest = seconds if seconds > recent.slowest else max(seconds, recent.slowest * FADE)
+            self.evidence.succeeded(call.row, serial, probe=permit.probe)
             if call.fresh:
                 self._usual.add(0)
-            self.evidence.succeeded(call.row, serial, probe=permit.probe)
             trust = self.trust
             if trust.pings or trust.proven_by_ping or trust.jumps or trust.false_opening:
                 self.trust = Trust()
@@ -150,7 +152,7 @@ class Judging(RouteBase):
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         are_many = record.sent_alone and self.history.fail_together(self._policy.failure_threshold)
-        if are_many and self.evidence.is_spent(record) and self.evidence.doubt_few():
+        if are_many and self.evidence.is_spent(record) and (self.evidence.doubt_few() or record.last.key_refused):
             return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
@@ -261,6 +263,8 @@ class Judging(RouteBase):
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
                 decisions.append(self._name_silence(call))
+        elif outage.cause == "timeouts":
+            outage.cause = "failures"  # it rests on time-outs alone no longer
         chance, policy = self._chance(f"probe:{outage.turn}"), self._policy
         wait = probe_wait(self._failing_for(outage, now), policy.recovery_timeout, chance, policy.probe_share)
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
@@ -314,7 +318,7 @@ class Judging(RouteBase):
                 was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
                 if was_silent:
                     # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
-                    self.checks.note_success()
+                    self.checks.log_chance = 0.0
                     self.evidence.void()
                 if outage.cause == "timeouts" and not (was_silent and is_first):
                     decisions += self._name_timeouts()
@@ -345,24 +349,10 @@ class Judging(RouteBase):
         return [outage, Tell("warning", f"{self.label} has never answered", hint)]
 
     @property
-    def _most_unreached(self) -> str:
-        """How long a route that has never answered is tried, in words."""
-        bound = self._policy.max_outage
-        return f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
-
-    @property
     def is_mute(self) -> bool:
         """Whether nothing was ever answered: the first rows took too long, and so did the smallest request."""
         outage = self.outage
         return outage is not None and outage.is_silent and outage.pinged == "silent" and not self.history.ever
-
-    def _name_silence(self, call: Call) -> Decision:
-        """Return a warning that the route has never answered, not even a ping."""
-        message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
-        hint = "is the address right, and is the server up? if it is only slow at first, raise --timeout"
-        return Tell(
-            "warning", message, f"{hint} ({self._policy.timeout:g} s); still trying, for {self._most_unreached} at most"
-        )
 
     def _name_timeouts(self) -> list[Decision]:
         """Give the route up if pings are answered but its rows never were in time; else warn."""

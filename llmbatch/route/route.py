@@ -88,6 +88,13 @@ class RouteState(Sharing):
         self.circuit.release(call.permit)
         return self._given_up()
 
+    def _returned(self, call: Call) -> None:
+        self.calls.remove(call)
+        if call.kind == "row" and self.evidence.records:
+            record = self.evidence.records.get(call.row)
+            if record is not None:
+                record.in_flight = False
+
     def _moved(self, was: Literal["closed", "open", "half_open"], decisions: Sequence[Decision]) -> Sequence[Decision]:
         now = self.circuit.phase
         return decisions if now == was else [CircuitMoved(was, now), *decisions]

@@ -47,6 +47,7 @@ class RunRoute:
         "backups",
         "budget_until",
         "credit",
+        "good_bytes",
         "good_request",
         "is_first",
         "limited_by",
@@ -76,6 +77,8 @@ class RunRoute:
         """The first request sent, from which the smallest request (a ping) is made."""
         self.good_request: Request | None = None
         """The smallest request that has succeeded, for health checks."""
+        self.good_bytes = math.inf
+        """Length of its body: only a shorter request replaces it."""
         self.is_first = False
         """Whether it is the preferred route of some rows."""
         self.backups: dict[RunRoute, None] = {}
@@ -161,6 +164,11 @@ class PendingRow:
         self.cost: Decimal | None = None
         """US$ of its calls so far; None if none had an answer to pay for, NaN if a price is unknown."""
 
+    @property
+    def may_move(self) -> bool:
+        """Whether it may still go to another of its routes of its own accord: to each of them once."""
+        return self.moves < sum(map(len, self.routes))
+
     def __repr__(self) -> str:
         return f"<PendingRow {self.row.number} {self.state.name.lower()}>"
 
@@ -184,17 +192,18 @@ class Backlog:
         self._emit = emit
         self._on_wait = on_wait
         self._find_other = find_other
-        self._paused: dict[RunRoute, None] = {}
-        self._heap: list[tuple[float, int, PendingRow]] = []
+        self.paused: dict[RunRoute, None] = {}
+        """Routes whose rows are parked until a named wait is over."""
+        self.retrying: list[tuple[float, int, PendingRow]] = []
         self._retries = 0
 
     def __repr__(self) -> str:
-        return f"<Backlog {len(self.rows)} rows, {len(self._heap)} retrying>"
+        return f"<Backlog {len(self.rows)} rows, {len(self.retrying)} retrying>"
 
     @property
     def next_retry(self) -> float:
         """When the next retry is due; infinity if none is planned."""
-        return self._heap[0][0] if self._heap else math.inf
+        return self.retrying[0][0] if self.retrying else math.inf
 
     def add(self, pending: PendingRow) -> None:
         """Add a row that was read."""
@@ -203,27 +212,22 @@ class Backlog:
 
     def drop(self, pending: PendingRow) -> None:
         """Remove a row that is done, or skipped for a later pass, from wherever it waits."""
-        route = pending.route
-        if pending.state is RowState.QUEUED and pending in route.queue:
-            route.queue.remove(pending)
-            if not route.queue:
-                self.queued.pop(route, None)
-        route.parked.pop(pending.row.number, None)
+        self._take_out(pending)
         self.rows.pop(pending.row.number, None)
-        route.unfinished -= 1
+        pending.route.unfinished -= 1
         pending.state = RowState.DONE
 
     def release_due(self, now: float) -> None:
         """Queue the retries that are due, and the parked rows whose named wait is over."""
-        while self._heap and self._heap[0][0] <= now:
-            _, number, pending = heapq.heappop(self._heap)
+        while self.retrying and self.retrying[0][0] <= now:
+            _, number, pending = heapq.heappop(self.retrying)
             if _is_planned(pending, number):
                 self.enqueue(pending)
-        for route in list(self._paused) if self._paused else ():
+        for route in list(self.paused) if self.paused else ():
             if not route.state.is_closed:
-                del self._paused[route]
+                del self.paused[route]
             elif now >= route.state.throttle.not_before:
-                del self._paused[route]
+                del self.paused[route]
                 self.requeue(route, now)
                 self.divert_parked(route.backups, now)
 
@@ -257,18 +261,14 @@ class Backlog:
         pending.is_retry = True
         self._retries += 1
         pending.retry_number = self._retries
-        heapq.heappush(self._heap, (at, pending.retry_number, pending))
+        heapq.heappush(self.retrying, (at, pending.retry_number, pending))
         self._on_wait(pending)
         self._emit(RetryPlanned(now, pending.route.state.label, pending.row.number, at - now, code))
 
     def move(self, pending: PendingRow, to: RunRoute, now: float, *, first: bool = False) -> None:
         """Let a waiting row go on, or wait, on another of its routes, where nothing counts against it yet."""
         old, row = pending.route, pending.row.number
-        if pending.state is RowState.QUEUED and pending in old.queue:
-            old.queue.remove(pending)
-            if not old.queue:
-                self.queued.pop(old, None)
-        old.parked.pop(row, None)
+        self._take_out(pending)
         old.state.forget(row)
         old.unfinished -= 1
         to.unfinished += 1
@@ -309,29 +309,22 @@ class Backlog:
         waiting = list(route.queue)
         route.queue.clear()
         self.queued.pop(route, None)
-        retrying = [entry for entry in self._heap if entry[2].route is route]
+        retrying = [entry for entry in self.retrying if entry[2].route is route]
         if retrying:
-            self._heap = [entry for entry in self._heap if entry[2].route is not route]
-            heapq.heapify(self._heap)
+            self.retrying = [entry for entry in self.retrying if entry[2].route is not route]
+            heapq.heapify(self.retrying)
             waiting += [pending for _, number, pending in retrying if _is_planned(pending, number)]
-        held: list[PendingRow] = []
-        if not route.state.is_closed or route.state.dead:  # a wait that ends is no evidence: rows stay held through it
-            held = [
-                pending
-                for row in route.state.evidence.records
-                if (pending := self.rows.get(row)) is not None and pending.state is RowState.HELD
-            ]
+        records = route.state.evidence.records
+        held = [row for number in records if (row := self.rows.get(number)) and row.state is RowState.HELD]
+        if route.state.is_closed and not route.state.dead:  # a wait that ends is no evidence: others stay held
+            waiting, held = [*waiting, *(row for row in held if row.may_move and self._find_other(row, now))], []
         for pending in (*waiting, *held):
             if not self.divert(pending, now):
                 self.park(pending, now, avoided=pending.state is not RowState.HELD)
 
-    def is_paused(self, route: RunRoute) -> bool:
-        """Whether the rows of *route* are parked until its named wait is over."""
-        return route in self._paused
-
     def pause(self, route: RunRoute) -> None:
         """Requeue the parked rows of *route* when its named wait is over."""
-        self._paused[route] = None
+        self.paused[route] = None
 
     def requeue(self, route: RunRoute, now: float) -> None:
         """Requeue parked rows: those that never failed first, with neighbors apart, to break up blocks of bad rows."""
@@ -360,8 +353,7 @@ class Backlog:
         if not untried and not failed:
             return None
         fewest = min(pending.probes for pending in (*untried, *failed))
-        rows = [pending for pending in untried or failed if pending.probes == fewest]
-        rows = rows or [pending for pending in failed if pending.probes == fewest]
+        rows = [row for row in untried if row.probes == fewest] or [row for row in failed if row.probes == fewest]
         return rows[int(turn * GOLDEN % 1.0 * len(rows))]
 
     def has_untried(self, route: RunRoute) -> bool:
@@ -378,13 +370,21 @@ class Backlog:
 
     def waiting(self, routes: Iterable[RunRoute], now: float) -> list[tuple[PendingRow, float]]:
         """All waiting rows sorted by number, each with the seconds until it may be sent."""
-        due = {pending.row.number: at for at, number, pending in self._heap if _is_planned(pending, number)}
+        due = {pending.row.number: at for at, number, pending in self.retrying if _is_planned(pending, number)}
         waits = {route: route.state.retry_after(now) for route in routes}
         return [
             (pending, max(waits[pending.route], due.get(number, now) - now))
             for number, pending in sorted(self.rows.items())
             if pending.state is not RowState.IN_FLIGHT
         ]
+
+    def _take_out(self, pending: PendingRow) -> None:
+        route = pending.route
+        if pending.state is RowState.QUEUED and pending in route.queue:
+            route.queue.remove(pending)
+            if not route.queue:
+                self.queued.pop(route, None)
+        route.parked.pop(pending.row.number, None)
 
     def _leave(self, pending: PendingRow) -> None:
         if pending.state is RowState.PARKED:

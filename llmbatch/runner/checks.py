@@ -61,11 +61,9 @@ class Checks:
     @staticmethod
     def keep(route: RunRoute, request: Request) -> None:
         """Keep a request that succeeded, if it is the smallest one of its route."""
-        if request.url and len(request.body) <= MAX_GOOD_BYTES:
-            good = route.good_request
-            if good is None or len(request.body) < len(good.body):
-                route.good_request = request
-                route.state.allow_checks()
+        if request.url and len(request.body) <= MAX_GOOD_BYTES and len(request.body) < route.good_bytes:
+            route.good_request, route.good_bytes = request, len(request.body)
+            route.state.allow_checks()
         history = route.state.history
         if route.state.is_tenant and history.good is None and request.url and len(request.body) <= SMALL_BYTES:
             history.good = request

@@ -119,15 +119,10 @@ class RunControl:
         self._run = run
         self._budgets = budgets
         self.paused_at: float | None = None
-        """Since when the run is paused, on the loop's clock; None if it is not."""
+        """Since when the run is paused, on the loop's clock: no call may begin. None if it is not."""
 
     def __repr__(self) -> str:
         return f"<RunControl {'running' if self.paused_at is None else f'paused at {self.paused_at:.1f}'}>"
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether no call may begin."""
-        return self.paused_at is not None
 
     @property
     def keeps_open(self) -> bool:

@@ -69,12 +69,11 @@ class Costs:
         estimate = self._estimate(route)
         return _ZERO if estimate is None else estimate.most(request)
 
-    def reserve(self, attempt: Attempt) -> None:
+    def reserve(self, attempt: Attempt, cap: CostCap) -> None:
         """Count *attempt*, which is sent now, with the most that it can cost."""
-        if self.cap is not None:
-            attempt.cost_reserved = self._most(attempt.route.route, attempt.request)
-            self.cap.reserve(attempt.cost_reserved)
-            self._on_reserve(self.cap)
+        attempt.cost_reserved = self._most(attempt.route.route, attempt.request)
+        cap.reserve(attempt.cost_reserved)
+        self._on_reserve(cap)
 
     def settle(self, attempt: Attempt, outcome: Outcome | None) -> tuple[Decimal | None, Decimal]:
         """What a call that has ended cost, and what it may have cost besides. None as *outcome*: it was canceled.

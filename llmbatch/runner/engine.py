@@ -47,6 +47,9 @@ MAX_CALLS_PER_TURN = 64
 STOPPED_SECONDS = 5.0
 """Delay of a timer, in seconds, above which the process must have been suspended."""
 
+LOOK_AGAIN_SECONDS = 30.0
+"""Seconds after which a run in which nothing is in flight and nothing is due looks again, should a wake be missing."""
+
 
 class Engine:
     """One run. Create it inside the event loop that runs it; call :meth:`stop` from that loop only."""
@@ -217,7 +220,7 @@ class Engine:
             await self._wake.wait()
 
     async def _next_attempt(self) -> Attempt | None:
-        if self._ending is not None or self._scheduler.control.is_paused:
+        if self._ending is not None or self._scheduler.control.paused_at is not None:
             return None
         if self._requests is None:
             return self._take()
@@ -233,7 +236,7 @@ class Engine:
         return attempt
 
     def _take(self) -> Attempt | None:
-        if self._ending is not None or self._scheduler.control.is_paused:
+        if self._ending is not None or self._scheduler.control.paused_at is not None:
             return None
         attempt = self._scheduler.take()
         while attempt is None and self._scheduler.reading.bodies.took_failed_row():
@@ -323,6 +326,8 @@ class Engine:
 
     def _set_timer(self, now: float) -> None:
         wake = self._scheduler.next_wake(now) if self._ending is None else None
+        if wake is None and not self._active and math.inf > LOOK_AGAIN_SECONDS:
+            wake = now + LOOK_AGAIN_SECONDS
         if self._deadline < math.inf:
             wake = min(wake if wake is not None else math.inf, self._deadline)
         if wake is not None:

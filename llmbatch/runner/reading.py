@@ -50,7 +50,7 @@ class Reading:
         self._stopped = False
         self._open_route: RunRoute | None = None
         """Route with room that :meth:`may_read` found last."""
-        self._jumping: tuple[RunRoute, int] | None = None
+        self.jumping: tuple[RunRoute, int] | None = None
         """Route whose last probe was to come from further ahead, and how many of its rows are still to be skipped."""
         self._run = run
         self._source = run.source
@@ -121,14 +121,14 @@ class Reading:
     def next_of(self, wanted: RunRoute, now: float, jump: int) -> PendingRow | None:
         """Read a row of *wanted* to probe with, skipping *jump* of its rows, which wait; None if there is none."""
         found: PendingRow | None = None
-        self._jumping = None
+        self.jumping = None
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
             pending = self._next(now, wanted)
             if pending is None:
                 if self.needs_input and jump:
-                    self._jumping = wanted, jump
+                    self.jumping = wanted, jump
                 if self.needs_input or self.ended:
                     break
                 continue
@@ -144,10 +144,9 @@ class Reading:
         return found
 
     def jump_on(self, now: float) -> None:
-        """Read on as far as the last probe was to jump, where the input gives its rows one at a time."""
-        if self._jumping is None:
-            return
-        wanted, jump = self._jumping
+        """Read on as far as the last probe was to jump, where the input gives its rows one at a time (``jumping``)."""
+        assert self.jumping is not None  # noqa: S101 - see above
+        wanted, jump = self.jumping
         while jump and not wanted.state.is_closed and self.can_read_for(wanted):
             pending = self._next(now, wanted)
             if pending is not None:
@@ -157,7 +156,7 @@ class Reading:
                 break
         if not jump:
             self.needs_input = True  # the next one is what probes
-        self._jumping = (wanted, jump) if jump and not wanted.state.is_closed and not self.ended else None
+        self.jumping = (wanted, jump) if jump and not wanted.state.is_closed and not self.ended else None
 
     def may_read(self, now: float) -> bool:
         """Whether a new row can be used: some route takes rows, and waiting rows leave memory for it."""
@@ -165,7 +164,7 @@ class Reading:
         if self.ended and not self._start_pass(now):
             return False
         routes = self._run.routes
-        if self._is_full() or routes.is_full:
+        if (not self._source.can_skip and self._is_full()) or routes.is_full:
             return False
         down = not routes.known
         routing = self._run.routing
@@ -236,7 +235,8 @@ class Reading:
         except Exception as error:  # noqa: BLE001 - such as a missing model: the run cannot continue
             self.fail(error)
             return None
-        self._unsent.release()
+        if self._unsent.held is not None:
+            self._unsent.release()
         pending = PendingRow(item, request, route, routes)
         known = run.provider.lookup(item, request)
         key = None

@@ -63,8 +63,12 @@ class Routing:
         ways = {other for other in route.backups if other not in blocked}
         if not ways:
             return False
+        is_dead = route.state.dead is not None
         return route.skipped or any(
-            other in ways for row in route.parked.values() for group in row.routes for other in group
+            other in ways and (is_dead or other not in row.failed_on)
+            for row in route.parked.values()
+            for group in row.routes
+            for other in group
         )
 
     # The route of a row.
@@ -148,7 +152,7 @@ class Routing:
         here = pending.route
         if pending.row.number in here.state.evidence.records:
             last = pending.last
-            if last is None or last.verdict != "throttled" or pending.moves >= sum(map(len, pending.routes)):
+            if last is None or last.verdict != "throttled" or not pending.may_move:
                 return None
         was_here = False
         for group in pending.routes:

@@ -25,6 +25,7 @@ from llmbatch.runner.context import RunContext
 from llmbatch.runner.control import RunControl
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
+from llmbatch.runner.elsewhere import borrow
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.left_over import deferred_results, why_stuck
@@ -64,8 +65,9 @@ class Scheduler:
         costs: Costs | None = None,
         channel: Channel | None = None,
     ) -> None:
-        routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=self._route_changed)
-        routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
+        changed: Callable[[RunRoute], None] = lambda route: self._run.peers.changed(route, now())  # noqa: E731
+        routes = Routes(options, seed=seed, answered_before=earlier.answered, on_change=changed)
+        routing = Routing(routes, is_paused=lambda route: route in self._run.backlog.paused)
         self._run = RunContext(
             options=options,
             provider=provider,
@@ -105,9 +107,6 @@ class Scheduler:
 
     # Other processes.
 
-    def _route_changed(self, route: RunRoute) -> None:
-        self._run.peers.changed(route, self._run.now())
-
     @property
     def is_alone(self) -> bool:
         """Whether nothing is shared with other processes."""
@@ -125,8 +124,10 @@ class Scheduler:
         now = run.now()
         if now < run.machine.until or run.sink.congested:
             return None
-        run.backlog.release_due(now)
-        self.reading.jump_on(now)
+        if run.backlog.retrying or run.backlog.paused:
+            run.backlog.release_due(now)
+        if self.reading.jumping is not None:
+            self.reading.jump_on(now)
         # Probes of many routes must not take all slots: after each, other calls go first.
         was_probed, self._probed = self._probed, False
         if was_probed or not run.open:
@@ -146,7 +147,7 @@ class Scheduler:
 
     def _next_call(self, now: float) -> Attempt | None:
         attempt = self._ask(now) if self._unanswered else None
-        if (was_over := self.reading.is_over) and attempt is None:
+        if (was_over := self.reading.ended and self.reading.is_over) and attempt is None:
             attempt = self._check(now)
         if attempt is not None:
             return attempt
@@ -166,12 +167,13 @@ class Scheduler:
                             backlog.move(route.queue[0], relief, now, first=True)
                             return backlog.next_of(relief)
                     continue
+                if route.state.prefers_check(route.queue[0].last, now):
+                    continue
                 # Alternate new rows with queued ones, which may be bad; retries beyond their budget wait for new ones.
                 is_beyond = route.queue[0].is_retry and not route.retries.allows(now)
                 if route.prefer_new or is_beyond:
                     route.prefer_new = False
-                    pending = self.reading.next_row(now)
-                    if pending is not None:
+                    if (pending := self.reading.next_row(now)) is not None:
                         return pending
                     if not route.queue or not route.room(now):
                         continue
@@ -199,25 +201,26 @@ class Scheduler:
             route.template = self._checks.template(request)
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
-        (route.retries.retry if pending.is_retry else route.retries.first)(now)
-        attempt = Attempt(call, route, pending, request)
+        if pending.is_retry or not route.retries.is_full:
+            route.retries.count(now, is_retry=pending.is_retry)
+        attempt, permit = Attempt(call, route, pending, request), call.permit
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
-        run.costs.reserve(attempt)
+        if run.costs.cap is not None:
+            run.costs.reserve(attempt, run.costs.cap)
         is_repair = pending.follow_ups > 0 and not pending.is_retry
-        run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial, is_repair))
+        run.emit(CallSent(now, state.label, row, pending.attempts, permit.probe, permit.serial, is_repair))
         return attempt
 
     def _give_back(self, pending: PendingRow) -> None:
         """Return a row that was not sent to the front of its queue, or park it."""
         if pending.state in (RowState.PARKED, RowState.DONE):
             return
-        backlog = self._run.backlog
-        if pending.route.state.is_closed and not backlog.is_paused(pending.route):
+        if pending.route.state.is_closed and pending.route not in self._run.backlog.paused:
             queue = pending.route.queue
             pending.route.prefer_new = False  # it keeps its turn
-            backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
+            self._run.backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
         else:
             self._settler.defer(pending, self._run.now())
 
@@ -233,7 +236,8 @@ class Scheduler:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         attempt = Attempt(call, route, None, request)
         self._budgets.reserve(attempt, now)
-        self._run.costs.reserve(attempt)
+        if self._run.costs.cap is not None:
+            self._run.costs.reserve(attempt, self._run.costs.cap)
         self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
         return attempt
 
@@ -241,8 +245,7 @@ class Scheduler:
         """Whether the cost cap and the rate limits allow the request now; if not, its route waits, or the run stops."""
         if (costs := self._run.costs).cap is not None and not costs.allows(route.route, request, halt=self._run.halt):
             return False
-        wait = self._budgets.wait(route.route, request, now)
-        if wait.seconds <= 0.0:
+        if (wait := self._budgets.wait(route.route, request, now)).seconds <= 0.0:
             route.limited_by = None
             return True
         route.limited_by = wait
@@ -262,7 +265,7 @@ class Scheduler:
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
             return None
-        if self.reading.is_over and not route.unfinished and not route.skipped and not self._settler.borrow(route, now):
+        if self.reading.is_over and not route.unfinished and not route.skipped and not borrow(run, route, now):
             return None
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
@@ -301,8 +304,7 @@ class Scheduler:
         """Return the smallest request for a route that has never answered, as soon as a row took too long."""
         for route in list(self._unanswered):
             del self._unanswered[route]
-            ping = self._checks.ping(route) if route.state.wants_ping(now) else None
-            if ping is not None:
+            if route.state.wants_ping(now) and (ping := self._checks.ping(route)) is not None:
                 return self._issue_check(route, "ping", ping, now)
         return None
 
@@ -315,13 +317,11 @@ class Scheduler:
             wanted = state.wants_check(now)
             if not wanted and not state.wants_early_check(now):
                 continue
-            good = self._checks.good(route)
-            if good is not None:
+            if (good := self._checks.good(route)) is not None:
                 return self._issue_check(route, "good", good, now)
             if not wanted:
                 continue
-            ping = self._checks.ping(route)
-            if ping is not None:
+            if (ping := self._checks.ping(route)) is not None:
                 return self._issue_check(route, "ping", ping, now)
             if self.reading.is_over or (self.reading.is_held and self._all_held(route) and not self.reading.lend()):
                 judge = state.judge_alone if self._all_held(route) else state.judge_throttled
@@ -335,16 +335,16 @@ class Scheduler:
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Apply the *outcome* of a call."""
-        now = self._run.now()
+        now, route = self._run.now(), attempt.route
         if attempt.reserved or attempt.number or outcome.limits or outcome.verdict == "throttled":
             self._budgets.settle(attempt, outcome, now)
         cost, at_risk = self._run.costs.settle(attempt, outcome)
-        attempt.route.budget_until = 0.0  # what it did not use may be enough
-        if outcome.verdict == "success" and attempt.pending is not None:
-            self._checks.keep(attempt.route, attempt.request)
+        route.budget_until = 0.0  # what it did not use may be enough
+        if outcome.verdict == "success" and attempt.pending and len(attempt.request.body) < route.good_bytes:
+            self._checks.keep(route, attempt.request)
         self._settler.settle(attempt, outcome, now, cost, at_risk)
-        if outcome.code == "timeout" and attempt.route.state.wants_ping(now):
-            self._unanswered[attempt.route] = None
+        if outcome.code == "timeout" and route.state.wants_ping(now):
+            self._unanswered[route] = None
 
     def cancelled(self, attempt: Attempt) -> None:
         """Release a call that was canceled; it is not counted."""

@@ -36,18 +36,16 @@ from llmbatch.route.decisions import (
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.elsewhere import LONG_WAIT, has_left, is_tried_elsewhere
 from llmbatch.runner.routes import is_disproved
 
 __all__ = ["Settler"]
 
 _ZERO, _UNKNOWN = Decimal(0), Decimal("NaN")
 
-LONG_WAIT = 10.0
-"""Seconds from which rows are parked for a wait that the provider named, instead of staying queued."""
-
 
 class Settler:
-    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory.
+    """Applies outcomes and decisions. *on_drop* is called for each row that ends without its request in memory.
 
     *others* tells whether rows of routes that are not known yet may follow in the input.
     """
@@ -118,16 +116,19 @@ class Settler:
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
-        run.peers.settling(attempt)
+        if permit.probe:
+            run.peers.settling(attempt)
         decisions = state.settle(call, outcome, now)
         self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
-        run.peers.settled(attempt, outcome, now)
+        if permit.probe:
+            run.peers.settled(attempt, outcome, now)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
     def cancelled(self, attempt: Attempt, now: float, at_risk: Decimal = _ZERO) -> None:
         """Release a call that was canceled, and apply what its route decides."""
-        self._run.peers.settling(attempt)
+        if attempt.call.probe:
+            self._run.peers.settling(attempt)
         decisions = attempt.route.state.cancelled(attempt.call)
         row = 0
         if attempt.pending is not None:
@@ -139,7 +140,8 @@ class Settler:
             CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, serial, None, at_risk)
         )
         self.apply(attempt.route, decisions, now)
-        self._run.peers.settled(attempt, None, now)
+        if probe:
+            self._run.peers.settled(attempt, None, now)
 
     def apply(
         self,
@@ -161,12 +163,12 @@ class Settler:
                     if pending is not None and pending.last is not None:
                         self._succeed(pending, pending.last, now)
                 case Fail(row, outcome, is_alone):
-                    if not (is_alone and self._is_tried_elsewhere(rows[row], now)):
+                    if not (is_alone and is_tried_elsewhere(self._run, rows[row], now)):
                         self._end(rows[row], outcome, "failed", now)
                 case RetryAt(row, at, code):
                     self._retry(rows[row], at, code, now)
                 case HoldForEvidence(row):
-                    self._run.backlog.hold(rows[row]) if route.state.dead is None else self._park(rows[row], now)
+                    self._hold(rows[row], now)
                 case ParkUntil(row):
                     self._park(rows[row], now)
                 case Requeue():
@@ -212,21 +214,9 @@ class Settler:
         pending.route.state.forget(pending.row.number)
         self._end(pending, outcome, "failed", now)
 
-    def _is_tried_elsewhere(self, pending: PendingRow, now: float) -> bool:
-        """Whether a row that nothing but its own attempts speaks against can go to another of its routes instead.
-
-        Its route may have been down for all its rows, which nobody could tell.
-        """
-        other = self._run.routing.untried(pending, now) if pending.routes else None
-        if other is not None and self._run.options.on_outage == "fail" and not self._run.routing.takes(other):
-            return False
-        if other is not None:
-            pending.failed_on += (pending.route,)
-            self._run.backlog.move(pending, other, now)
-        return other is not None
-
     def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
-        self._on_drop(pending)
+        if pending.request is None:
+            self._on_drop(pending)
         self._run.backlog.drop(pending)
         self._run.finisher.finish(pending, outcome, status, now)
         if self._run.followers.leaders:
@@ -261,13 +251,21 @@ class Settler:
             return
         if not state.is_closed or state.throttle.given_up or state.dead is not None:
             self._park(pending, now)
-        elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
+        elif has_left(self._run, pending, now):
             return
         elif at <= now:
             pending.is_retry = True
             backlog.enqueue(pending, first=True)
         else:
             backlog.retry_at(pending, at, now, code)
+
+    def _hold(self, pending: PendingRow, now: float) -> None:
+        """Hold the row for evidence, or let it go on elsewhere where its route waits long."""
+        backlog, route = self._run.backlog, pending.route
+        if route.state.dead is not None:
+            self._park(pending, now)
+        elif not (pending.may_move and route in backlog.paused and backlog.divert(pending, now)):
+            backlog.hold(pending)
 
     def _park(self, pending: PendingRow, now: float) -> None:
         """Park the row; queue it instead if its circuit has closed meanwhile, or end it with ``--on-outage fail``."""
@@ -282,14 +280,6 @@ class Settler:
         backlog = self._run.backlog
         if not backlog.divert(pending, now) and not self._ends_in_outage(pending, now):
             backlog.park(pending, now, avoided=avoided)
-
-    def borrow(self, route: RunRoute, now: float) -> bool:
-        """Move a row that is parked elsewhere to *route*, which has none, to probe with; False if there is none."""
-        parked = (row for other in route.backups for row in other.parked.values() if row.not_before <= now)
-        found = next((row for row in parked if any(route in group for group in row.routes)), None)
-        if found is not None:
-            self._run.backlog.move(found, route, now)
-        return found is not None
 
     def _ends_in_outage(self, pending: PendingRow, now: float) -> bool:
         """With ``--on-outage fail``, end the row if there is a confirmed outage; return whether it ended."""
@@ -328,11 +318,16 @@ class Settler:
         self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))
 
     def _pause(self, route: RunRoute, pause: PauseRoute, now: float, *, lacks_capacity: bool) -> None:
-        """Park or move the rows of a route whose wait is long, or any wait for capacity that another one has."""
+        """Park or move the rows of a route whose wait is long, or any wait for capacity that another one has.
+
+        Short waits are a long one where nothing has passed between them.
+        """
         backlog, state = self._run.backlog, route.state
         goes_elsewhere = lacks_capacity and bool(route.backups)
+        since = state.throttle.since
         if not goes_elsewhere:
             route.ramps_to = 0  # this is its pace now
+            goes_elsewhere = bool(route.backups) and since is not None and now - since >= LONG_WAIT
         if pause.is_refusal:
             route.limited_by = None
         self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named, pause.is_refusal))
@@ -363,7 +358,7 @@ class Settler:
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
         spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
         may_go_on = exit_code == 3 or (exit_code == 2 and bool(route.backups))
-        if dead is None or not may_go_on or not (spared if not is_key else others) or dead.scope == "row":
+        if dead is None or not may_go_on or not (spared if not is_key else others):
             self._run.halt(exit_code, reason, hint)
             return
         for other in self._run.routes:

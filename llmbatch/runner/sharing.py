@@ -113,16 +113,16 @@ class Peers(NoPeers):
             member.opened(wait, state.circuit.reason, now, is_named=is_named)
 
     def settling(self, attempt: Attempt) -> None:
-        """Note that the outcome of *attempt* is about to be applied."""
-        self._probe = attempt if attempt.call.probe else None
-        self._is_current = attempt.call.probe and attempt.route.state.circuit.is_current(attempt.call.permit)
+        """Note that the outcome of *attempt*, a probe, is about to be applied."""
+        self._probe = attempt
+        self._is_current = attempt.route.state.circuit.is_current(attempt.call.permit)
 
     def settled(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
-        """Note that the outcome of *attempt* was applied; None as *outcome*: the call was canceled."""
+        """Note that the outcome of *attempt*, a probe, was applied; None as *outcome*: the call was canceled."""
         self._probe = None
         state = attempt.route.state
         member = self.group.get(_name(attempt.route))
-        if not attempt.call.probe or member is None or not (self._is_current or state.circuit.is_closed):
+        if member is None or not (self._is_current or state.circuit.is_closed):
             return
         wait = max(0.0, state.circuit.until - now)
         if state.circuit.is_closed:

@@ -16,30 +16,30 @@ __all__ = ["Unsent"]
 class Unsent:
     """Holds back the first rows of a run while none of them can be sent. *fail* ends the run with an error."""
 
-    __slots__ = ("_fail", "_held", "_run")
+    __slots__ = ("_fail", "_run", "held")
 
     def __init__(self, run: RunContext, *, fail: Callable[[Exception], None]) -> None:
         self._run = run
         self._fail = fail
-        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
+        self.held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
         """First rows while none of them can be sent; None: such rows fail alone."""
 
     def __repr__(self) -> str:
-        return f"<Unsent {'nothing held' if self._held is None else len(self._held)}>"
+        return f"<Unsent {'nothing held' if self.held is None else len(self.held)}>"
 
     def add(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
         """Fail a row that cannot be sent; if no row can be sent at all, end the run instead."""
-        if self._held is not None and not self._may_hold(self._held, error):
+        if self.held is not None and not self._may_hold(self.held, error):
             self.release()
-        if self._held is None:
+        if self.held is None:
             self._finish(row, error)
             return
-        self._held.append((row, error))
-        first = _malformed(*self._held[0]) if len(self._held) == 1 else None
+        self.held.append((row, error))
+        first = _malformed(*self.held[0]) if len(self.held) == 1 else None
         other = None if first is None else other_format(self._run.source.name, first, unit=self._unit)
         if other is not None:
             self._fail(other)
-        elif len(self._held) >= MOST_MALFORMED:
+        elif len(self.held) >= MOST_MALFORMED:
             self.end()
 
     @property
@@ -58,18 +58,16 @@ class Unsent:
 
     def end(self) -> None:
         """The input has ended, or too many rows are held: if none can be sent, end the run."""
-        if not self._held:
+        if not self.held:
             return
-        no_key = next((error for _, error in self._held if isinstance(error, MissingKeyError)), None)
-        malformed = [item for item in starmap(_malformed, self._held) if item is not None]
+        no_key = next((error for _, error in self.held if isinstance(error, MissingKeyError)), None)
+        malformed = [item for item in starmap(_malformed, self.held) if item is not None]
         self._fail(no_key or unsendable(self._run.source.name, malformed, unit=self._unit))
 
     def release(self) -> None:
         """A row can be sent: the rows held back fail alone."""
-        if self._held is None:
-            return
-        rows, self._held = self._held, None
-        for row, error in rows:
+        rows, self.held = self.held, None
+        for row, error in rows or ():
             self._finish(row, error)
 
     def _finish(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:

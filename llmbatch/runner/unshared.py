@@ -80,10 +80,10 @@ class NoPeers:
         """Note that the circuit of *route* has moved."""
 
     def settling(self, attempt: Attempt) -> None:
-        """Note that the outcome of *attempt* is about to be applied."""
+        """Note that the outcome of *attempt*, a probe, is about to be applied."""
 
     def settled(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
-        """Note that the outcome of *attempt* was applied; None as *outcome*: the call was canceled."""
+        """Note that the outcome of *attempt*, a probe, was applied; None as *outcome*: the call was canceled."""
 
     def paused(self, route: RunRoute, pause: PauseRoute) -> None:
         """Note that *route* pauses."""

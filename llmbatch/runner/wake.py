@@ -29,7 +29,7 @@ def next_wake(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], b
         if is_blocked(route):
             continue
         change = state.next_change(now)
-        if change is not None and (route.unfinished or not state.is_closed):
+        if change is not None and (not state.is_closed or _is_awaited(route)):
             times.append(change)
             if change <= now and not state.is_closed:
                 times.append(run.backlog.probe_at(route))
@@ -38,3 +38,8 @@ def next_wake(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], b
         if state.evidence.unproven:
             times.append(state.check_at)
     return min((time for time in times if now < time < math.inf), default=None)
+
+
+def _is_awaited(route: RunRoute) -> bool:
+    """Whether rows wait for the route: its own, or those of others that it may take."""
+    return route.unfinished > 0 or any(other.unfinished or other.skipped for other in route.backups)

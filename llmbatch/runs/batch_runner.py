@@ -21,7 +21,6 @@ from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.earlier import EarlierRuns
@@ -275,7 +274,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 check_rows=batches.check_of(run.provider, str(input), limit, force=force) if batches else None,
             )
             stack.enter_context(self._runs.writing(files.writer))
-            sink = LineSink(files.writer)
+            sink = files.writer
             job = run.start(
                 *(batches.source(files.source) if batches else files.source, sink, files.started(self.options)),
                 earlier=EarlierRuns(files.has_success, files.good_rows),

@@ -1,4 +1,4 @@
-"""What a run needs from the process: an event loop, the fastest there is, and enough file handles.
+"""What a run needs from the process: an event loop, the fastest there is, enough file handles, and few interruptions.
 
 Signals are handled in :mod:`llmbatch.cli.signals`.
 """
@@ -6,6 +6,7 @@ Signals are handled in :mod:`llmbatch.cli.signals`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
@@ -17,11 +18,23 @@ _T = TypeVar("_T")
 _SPARE_FILES = 256
 """Handles for the input, the output, connections that are closing, and whatever the interpreter holds."""
 
+_COLLECTIONS = (10_000, 20, 50)
+"""Thresholds of the garbage collector. Rows leave no cycles behind, and 2,000 in flight make so many objects in a turn
+of the loop that the usual 700 interrupt it all the time: a tenth of the processor time of such a run."""
+
 
 def run_in_loop(main: Coroutine[object, object, _T]) -> _T:
-    """Run *main* to its end on uvloop where it is installed, on asyncio's own loop otherwise."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main)
+    """Run *main* to its end on uvloop where it is installed, on asyncio's own loop otherwise.
+
+    Only for a process of our own: meanwhile it collects garbage more rarely.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(*_COLLECTIONS)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main)
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

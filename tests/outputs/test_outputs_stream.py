@@ -12,7 +12,6 @@ import pytest
 
 from llmbatch.core.errors import PipeClosedError, WriteError
 from llmbatch.core.rows import Result, encode_line
-from llmbatch.outputs.sinks import LineSink
 from llmbatch.outputs.stream import ThreadedStreamOutput, open_stream_output
 from llmbatch.outputs.writer import LineWriter
 
@@ -163,9 +162,9 @@ async def test_a_writer_that_is_abandoned_drops_what_the_reader_has_not_read(pip
     writer = LineWriter(output)
     assert repr(writer) == "<LineWriter pipe, 0 lines written>"
     assert not writer.abandon()
-    writer.put(b"one\n")
+    writer.put_line(b"one\n")
     writer.flush()
-    writer.put(b"two\n")
+    writer.put_line(b"two\n")
 
     assert writer.abandon()
     assert not writer.abandon()
@@ -175,10 +174,10 @@ async def test_a_writer_that_is_abandoned_drops_what_the_reader_has_not_read(pip
     output.close()
 
 
-async def test_a_sink_waits_until_the_reader_has_caught_up(pipe: Pair) -> None:
-    """And is congested until then."""
+async def test_a_writer_is_congested_until_the_reader_has_caught_up(pipe: Pair) -> None:
+    """And whoever waits for it goes on then."""
     output = open_stream_output(pipe[1], "pipe")
-    sink = LineSink(writer := LineWriter(output))
+    writer = LineWriter(output)
     result = Result(1, "0" * 16, "success", '"r1"', 1, text="x" * 9_000_000)
 
     def read() -> bytes:
@@ -187,13 +186,13 @@ async def test_a_sink_waits_until_the_reader_has_caught_up(pipe: Pair) -> None:
             received += os.read(pipe[0], 1_000_000)
         return bytes(received)
 
-    sink.put(result)
+    writer.put(result)
     await asyncio.sleep(0)
-    was_congested = sink.congested
+    was_congested = writer.congested
     received = asyncio.create_task(asyncio.to_thread(read))
-    await asyncio.wait_for(sink.drained(), 60)
+    await asyncio.wait_for(writer.drained(), 60)
 
-    assert (was_congested, sink.congested) == (True, False)
+    assert (was_congested, writer.congested) == (True, False)
     assert await received == encode_line(result)
     await writer.aclose()
     output.close()

@@ -198,10 +198,10 @@ async def test_lines_that_wait_are_saved_with_the_others(path: Path, fsync: floa
     """What was put and not written yet when the change is seen is among the saved lines, at the end too."""
     output = open_output(path)
     writer = LineWriter(output, sync_interval=fsync)
-    writer.put(result_line(1))
+    writer.put_line(result_line(1))
     await asyncio.sleep(0)
     path.unlink()
-    writer.put(result_line(2))
+    writer.put_line(result_line(2))
 
     with pytest.raises(WriteError, match="its 2 lines were saved"):
         await writer.aclose()

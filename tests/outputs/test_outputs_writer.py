@@ -62,14 +62,14 @@ async def test_lines_are_written_at_once_for_who_cannot_wait_for_the_turn(watche
     """What was put before is in the file when `flush` returns; what comes after is one write of the turn's end."""
     writer = LineWriter(watched)
 
-    writer.put(b"one\n")
+    writer.put_line(b"one\n")
     writer.flush()
     written_now = list(watched.writes)
-    writer.put(b"two\n")
-    writer.put(b"three\n")
+    writer.put_line(b"two\n")
+    writer.put_line(b"three\n")
     writer.flush()
     writer.flush()
-    writer.put(b"four\n")
+    writer.put_line(b"four\n")
     await asyncio.sleep(0)
     at_turns_end = list(watched.writes)
     await writer.aclose()
@@ -83,11 +83,11 @@ async def test_all_lines_of_a_turn_of_the_loop_are_one_write(watched: Watched) -
     """In order; the next turn's are the next write."""
     writer = LineWriter(watched)
 
-    writer.put(b"1\n")
-    writer.put(b"2\n")
+    writer.put_line(b"1\n")
+    writer.put_line(b"2\n")
     before = writer.lines_written
     await asyncio.sleep(0)
-    writer.put(b"3\n")
+    writer.put_line(b"3\n")
     await writer.aclose()
 
     assert before == 0
@@ -101,7 +101,7 @@ async def test_syncs_come_at_most_once_an_interval_in_a_thread_and_never_two_at_
     writer = LineWriter(output, sync_interval=0.02)
 
     for number in range(60):
-        writer.put(b"%d\n" % number)
+        writer.put_line(b"%d\n" % number)
         await asyncio.sleep(0.003)
     during = list(output.syncs)
     await writer.aclose()
@@ -118,7 +118,7 @@ async def test_nothing_is_synced_while_nothing_is_unsynced(watched: Watched) -> 
     """One write, one sync, then rest; closing adds none."""
     writer = LineWriter(watched, sync_interval=0.01)
 
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     await asyncio.sleep(0.08)
     await writer.aclose()
 
@@ -128,7 +128,7 @@ async def test_nothing_is_synced_while_nothing_is_unsynced(watched: Watched) -> 
 async def test_closing_writes_and_syncs_what_is_left(watched: Watched) -> None:
     """At once, not at the end of the interval; closing again is nothing."""
     writer = LineWriter(watched, sync_interval=60)
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
 
     await writer.aclose()
     await writer.aclose()
@@ -142,7 +142,7 @@ async def test_lines_after_closing_are_refused(watched: Watched) -> None:
     writer = LineWriter(watched)
     await writer.aclose()
 
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     await asyncio.sleep(0)
 
     assert (writer.lines_refused, watched.writes) == (1, [])
@@ -153,7 +153,7 @@ async def test_a_cancelled_closing_still_writes_and_syncs(tmp_path: Path, cancel
     """The sync has ended when the cancellation comes out, so that the file can be closed."""
     output = Watched(tmp_path / "out.jsonl", sync_takes=0.15)
     writer = LineWriter(output, sync_interval=60)
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     closing = asyncio.create_task(writer.aclose())
 
     for _ in range(cancellations):
@@ -171,9 +171,9 @@ async def test_syncs_are_inline_where_threads_are_not_wanted(watched: Watched) -
     """Under virtual time a thread's real time would mean nothing."""
     writer = LineWriter(watched, sync_interval=0.01, sync_in_thread=False)
 
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     await asyncio.sleep(0.03)
-    writer.put(b"2\n")
+    writer.put_line(b"2\n")
     await writer.aclose()
 
     assert len(watched.syncs) == 2
@@ -187,7 +187,7 @@ async def test_the_first_write_error_is_told_once_and_raised_at_the_end() -> Non
     writer = LineWriter(output, on_error=told.append)
 
     for _ in range(3):
-        writer.put(result_line(1))
+        writer.put_line(result_line(1))
         await asyncio.sleep(0)
     with pytest.raises(WriteError) as caught:
         await writer.aclose()
@@ -206,9 +206,9 @@ async def test_a_failed_sync_stops_the_writer(tmp_path: Path, in_thread: bool) -
     writer = LineWriter(output, sync_interval=0.01, on_error=lambda _: told.set(), sync_in_thread=in_thread)
     path.unlink()
 
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     await asyncio.wait_for(told.wait(), 60)
-    writer.put(b"2\n")
+    writer.put_line(b"2\n")
     with pytest.raises(WriteError, match="was deleted"):
         await writer.aclose()
 
@@ -238,10 +238,10 @@ async def test_lines_that_a_failed_sync_may_have_lost_are_taken_back(tmp_path: P
     told = asyncio.Event()
     writer = LineWriter(output, sync_interval=0.01, on_error=lambda _: told.set(), sync_in_thread=in_thread)
 
-    writer.put(result_line(1))
+    writer.put_line(result_line(1))
     while disk.syncs < 1:
         await asyncio.sleep(0.001)
-    writer.put(result_line(2))
+    writer.put_line(result_line(2))
     await asyncio.wait_for(told.wait(), 60)
     with pytest.raises(WriteError, match="could not be written"):
         await writer.aclose()
@@ -255,11 +255,11 @@ async def test_a_failed_write_waits_for_the_sync_that_runs(tmp_path: Path) -> No
     """Closing must not close the file under it."""
     output = Watched(tmp_path / "out.jsonl", sync_takes=0.05)
     writer = LineWriter(output, sync_interval=0.0)
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     while not output.running:
         await asyncio.sleep(0.001)
 
-    writer.put(b"big\n")
+    writer.put_line(b"big\n")
     with pytest.raises(WriteError, match="disk full"):
         await writer.aclose()
 
@@ -278,11 +278,11 @@ async def test_a_sync_that_fails_after_a_write_did_is_not_told_too(tmp_path: Pat
     output = Failing(tmp_path / "out.jsonl", sync_takes=0.05)
     told: list[WriteError] = []
     writer = LineWriter(output, sync_interval=0.0, on_error=told.append)
-    writer.put(b"1\n")
+    writer.put_line(b"1\n")
     while not output.running:
         await asyncio.sleep(0.001)
 
-    writer.put(b"big\n")
+    writer.put_line(b"big\n")
     with pytest.raises(WriteError, match="disk full"):
         await writer.aclose()
 
@@ -295,7 +295,7 @@ async def test_a_change_that_is_noticed_at_the_end_saves_the_lines(tmp_path: Pat
     path = tmp_path / "out.jsonl"
     output = open_output(path)
     writer = LineWriter(output, sync_interval=0.0)
-    writer.put(result_line(1))
+    writer.put_line(result_line(1))
     await asyncio.sleep(0)
     while writer._syncing is not None or writer._unsynced:
         await asyncio.sleep(0.001)
@@ -315,7 +315,7 @@ async def test_lines_that_no_longer_fit_when_the_others_are_saved_are_refused(tm
     output._path = str(path)
     told: list[WriteError] = []
     writer = LineWriter(output, sync_interval=0.0, on_error=told.append, sync_in_thread=False)
-    writer.put(result_line(1))
+    writer.put_line(result_line(1))
     await asyncio.sleep(0)
     path.rename(path.with_name("moved.jsonl"))
     writer._lines.append(b"big\n")
@@ -342,7 +342,7 @@ async def test_a_slow_reader_of_a_stream_blocks_nothing_and_gets_everything() ->
     start = time.monotonic()
 
     for _ in range(100):
-        writer.put(line)
+        writer.put_line(line)
         await asyncio.sleep(0)
     put_took = time.monotonic() - start
     congested = writer.congested
@@ -357,7 +357,7 @@ async def test_a_slow_reader_of_a_stream_blocks_nothing_and_gets_everything() ->
     reader.start()
     await writer.drained()
     drained = writer.congested
-    writer.put(line)
+    writer.put_line(line)
     await writer.aclose()
     output.close()
     reader.join()
@@ -375,7 +375,7 @@ async def test_closing_on_a_reader_that_never_reads_can_be_cancelled() -> None:
     reading, writing = os.pipe()
     output = open_stream_output(writing, "pipe")
     writer = LineWriter(output)
-    writer.put(b"x" * 1_000_000 + b"\n")
+    writer.put_line(b"x" * 1_000_000 + b"\n")
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(writer.aclose(), 0.02)
@@ -390,7 +390,7 @@ async def test_a_reader_that_goes_away_is_told() -> None:
     output = open_stream_output(writing, "pipe")
     told: list[WriteError] = []
     writer = LineWriter(output, on_error=told.append)
-    writer.put(b"x" * 1_000_000 + b"\n")
+    writer.put_line(b"x" * 1_000_000 + b"\n")
     await asyncio.sleep(0)
 
     os.close(reading)
@@ -406,7 +406,7 @@ async def test_a_stream_that_the_loop_cannot_watch_works() -> None:
     output = open_output("/dev/null")
     writer = LineWriter(output)
 
-    writer.put(result_line(1))
+    writer.put_line(result_line(1))
     await writer.aclose()
 
     assert writer.lines_written == 1
@@ -416,11 +416,11 @@ async def test_a_stream_that_the_loop_cannot_watch_works() -> None:
 async def test_lines_can_be_waited_for_until_they_are_on_the_disk(watched: Watched) -> None:
     """Whatever the interval; and the writer goes on."""
     writer = LineWriter(watched, sync_interval=3600)
-    writer.put(b"one\n")
+    writer.put_line(b"one\n")
 
     await writer.synced()
     synced = len(watched.syncs)
-    writer.put(b"two\n")
+    writer.put_line(b"two\n")
     await writer.aclose()
 
     assert synced == 1
@@ -432,7 +432,7 @@ async def test_lines_of_a_stream_can_be_waited_for_until_they_are_read() -> None
     reading, writing = os.pipe()
     output = open_stream_output(writing, "pipe")
     writer = LineWriter(output)
-    writer.put(b"x" * 300_000 + b"\n")
+    writer.put_line(b"x" * 300_000 + b"\n")
     got = bytearray()
 
     def read() -> None:
@@ -446,7 +446,7 @@ async def test_lines_of_a_stream_can_be_waited_for_until_they_are_read() -> None
     assert len(got) == 300_001
 
     os.close(reading)
-    writer.put(b"x" * 300_000 + b"\n")
+    writer.put_line(b"x" * 300_000 + b"\n")
     with pytest.raises(WriteError):
         await writer.synced()
     output.close()

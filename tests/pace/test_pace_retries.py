@@ -12,7 +12,7 @@ def spent(budget: RetryBudget, now: float) -> int:
     """All retries that the budget allows at once."""
     count = 0
     while budget.allows(now):
-        budget.retry(now)
+        budget.count(now, is_retry=True)
         count += 1
     return count
 
@@ -33,9 +33,9 @@ def test_ten_first_attempts_allow_one_retry() -> None:
     spent(budget, 0.0)
 
     for _ in range(9):
-        budget.first(0.0)
+        budget.count(0.0, is_retry=False)
     assert not budget.allows(0.0)
-    budget.first(0.0)
+    budget.count(0.0, is_retry=False)
     assert spent(budget, 0.0) == 1
 
 
@@ -45,7 +45,7 @@ def test_what_a_quiet_time_leaves_over_is_bounded() -> None:
     budget.allows(0.0)
 
     for _ in range(1000):
-        budget.first(1.0)
+        budget.count(1.0, is_retry=False)
 
     assert spent(budget, 30_000.0) == MOST
 
@@ -54,7 +54,7 @@ def test_retries_beyond_the_budget_are_no_debt() -> None:
     """They went because nothing else was left; the next new row's retry need not pay for them."""
     budget = RetryBudget()
     for _ in range(500):
-        budget.retry(0.0)
+        budget.count(0.0, is_retry=True)
 
     assert spent(budget, 1.0) == 1
 
@@ -77,10 +77,10 @@ def test_no_order_of_calls_exceeds_the_share_and_the_floor(steps: list[tuple[flo
     for wait, wants_retry in steps:
         now += wait
         if not wants_retry:
-            budget.first(now)
+            budget.count(now, is_retry=False)
             first += 1
         elif budget.allows(now):
-            budget.retry(now)
+            budget.count(now, is_retry=True)
             retries += 1
 
         assert retries <= MOST + SHARE * first + PER_SECOND * now + 1e-6

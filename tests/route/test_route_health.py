@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from route_states import GOOD, Story
 
 from llmbatch.breaker.permit_state import PermitState
 from llmbatch.route.account import AccountRefusals
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
-from llmbatch.route.health import HealthChecks, RecentAnswers
+from llmbatch.route.health import HealthChecks
 
 
 def call(serial: int, kind: CallKind = "row", *, fresh: bool = False) -> Call:
@@ -18,21 +19,19 @@ def call(serial: int, kind: CallKind = "row", *, fresh: bool = False) -> Call:
 
 def test_the_slowest_answer_fades() -> None:
     """By half a percent with each faster one; a slower one takes its place."""
-    recent = RecentAnswers()
-    recent.note_latency(10.0)
-    recent.note_latency(1.0)
-    assert recent.slowest == pytest.approx(9.95)
-
-    recent.note_latency(9.94)
-    assert recent.slowest == 9.94
-    recent.note_latency(20.0)
-    assert recent.slowest == 20.0
+    story = Story()
+    recent = story.route.recent
+    for seconds, slowest in ((10.0, 10.0), (1.0, 9.95), (9.94, 9.94), (20.0, 20.0)):
+        call = story.send(1)
+        story.now += seconds
+        story.route.settle(call, GOOD, story.now)
+        assert recent.slowest == pytest.approx(slowest)
 
     recent.error = "broken"
     assert repr(recent) == "<RecentAnswers slowest 20.0 s, error 'broken'>"
 
 
-def test_failed_checks_add_up_until_a_call_succeeds() -> None:
+def test_failed_checks_add_up() -> None:
     """As logarithms of chances."""
     checks = HealthChecks()
     assert checks.ended_at == -math.inf
@@ -41,10 +40,7 @@ def test_failed_checks_add_up_until_a_call_succeeds() -> None:
     assert checks.log_chance == pytest.approx(math.log(1e-3))
     assert repr(checks) == "<HealthChecks none, log chance -6.9>"
 
-    checks.note_success()
-
-    assert checks.log_chance == 0.0
-    checks.available = True
+    checks.log_chance, checks.available = 0.0, True
     assert repr(checks) == "<HealthChecks available, log chance 0.0>"
 
 

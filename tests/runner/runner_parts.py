@@ -90,7 +90,7 @@ class Parts:
 
     def context(self) -> RunContext:
         routes = Routes(self.options, seed=1, answered_before=lambda _: True)
-        routing = Routing(routes, is_paused=lambda route: run.backlog.is_paused(route))
+        routing = Routing(routes, is_paused=lambda route: route in run.backlog.paused)
         run = RunContext(
             options=self.options,
             provider=self.provider,

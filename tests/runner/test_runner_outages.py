@@ -60,6 +60,18 @@ def test_outage_of_seventy_minutes_is_survived(simulate: Simulate, prompts: Prom
     assert story.seconds <= 73 * 60 + 90
 
 
+def test_a_run_that_no_timer_wakes_looks_again(
+    simulate: Simulate, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever may be forgotten when the next wake is worked out, no run stands still for good."""
+    monkeypatch.setattr("llmbatch.runner.engine.LOOK_AGAIN_SECONDS", 30.0)  # stories that hunt for it turn it off
+    monkeypatch.setattr("llmbatch.runner.schedule.next_wake", lambda *_, **__: None)
+    story = simulate(prompts(50), Phase(20, "down"), latency=0.4)
+
+    assert story.statuses == {"success": 50}
+    assert story.seconds < 120
+
+
 def test_outage_from_the_start_is_waited_for(simulate: Simulate, prompts: Prompts) -> None:
     """A provider that is down when the run begins is an outage like any other."""
     story = simulate(prompts(100), Phase(120, "down"))

@@ -509,3 +509,56 @@ def test_rows_that_fail_while_their_account_is_left_go_to_the_fallback(prompts: 
     )
 
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 42})
+
+
+def test_the_rows_that_were_told_to_wait_long_go_to_the_fallback_as_well(prompts: Prompts) -> None:
+    """The wait is the first route's: neither the rows that wait for their turn nor those it was told to sit it out."""
+    story, servers = send(
+        prompts(200), {"first": [Phase(math.inf, "throttle", share=1.0, retry_after=600.0)], "second": [FINE]}
+    )
+
+    assert story.statuses == {"success": 200}
+    assert story.seconds < 30
+    assert servers.good("second") == 200
+
+
+def test_a_row_that_each_route_throttles_ends(prompts: Prompts) -> None:
+    """It does not go back and forth between two routes that name long waits for ever."""
+    rows = [*prompts(60), *prompts(1, poison=[1], status=429)]
+    story, _ = send(rows, {"first": [FINE], "second": [FINE]})
+
+    assert story.statuses == {"success": 60, "failed": 1}
+    assert story.seconds < 900
+
+
+THROTTLED_SHORTLY = Phase(math.inf, "throttle", share=1.0, retry_after=5.0)
+HALF_WITH_A_MINUTE = Phase(math.inf, "throttle", share=0.5, retry_after=60.0)
+DOWN_WITH_MINUTES = Phase(math.inf, "down", retry_after=300.0)
+
+
+@pytest.mark.parametrize(
+    ("phases", "most"),
+    [
+        ([THROTTLED_SHORTLY], 30),
+        ([HALF_WITH_A_MINUTE], 20),
+        ([Phase(3), DOWN_WITH_MINUTES], 20),
+        ([Phase(3), Phase(math.inf, "throttle", share=1.0, retry_after=600.0)], 20),
+        ([Phase(math.inf, "bad_request")], 20),
+    ],
+    ids=["short waits for ever", "some rows told a minute", "down, with minutes", "throttled, with minutes", "refused"],
+)
+@pytest.mark.parametrize("way", ["fallback", "pool", "tenants"])
+def test_one_route_that_takes_rows_is_enough(prompts: Prompts, phases: list[Phase], most: float, way: str) -> None:
+    """Whatever the other one says: no row waits for it, and none fails (8 s alone)."""
+    rows: list[Any] = prompts(300)
+    given: dict[str, Any] = {"concurrency": 20, "timeout": 10.0}
+    if way == "pool":
+        routes = [{"model": "openai/first"}, {"model": "mistral/second"}]
+        given |= {"model": "pool/p", "fallback": (), "pools": {"p": {"routes": routes}}}
+    if way == "tenants":
+        rows = [row | {"metadata": {"tenant": f"t{at % 5}"}} for at, row in enumerate(rows)]
+        given["circuit_key"] = "metadata.tenant"
+    story, _ = send(rows, {"first": phases, "second": [FINE]}, **given)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 300})
+    assert story.seconds < most * (3 if way == "tenants" else 1)

@@ -89,7 +89,8 @@ def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
         if self.phase == "closed":
             return acquire(self, now, key, lease=lease)
         self._enter("half_open", now) if self.phase == "open" else None
-        permit = self._admit(now, key, probe=True)
+        self.serial += 1
+        permit = PermitState(self.serial, self.generation, key, now, probe=True)
         self._probes.add(permit, now, 1000.0)
         return permit
 

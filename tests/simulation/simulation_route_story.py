@@ -55,6 +55,7 @@ class RouteStory:
         self.world = 0.0
         self._rng = Random(f"lives:{seed}")
         self._caches: list[AnswerCache] = []
+        self._waits_for_its_user = False
         self._folder = ""
 
     @property
@@ -141,6 +142,9 @@ class RouteStory:
         lines = self.watch.lines(self.machine.get(OUTPUT) or b"")
         self.watch.end(code, why, lines, calm=not was_killed)
         late = self.world - max(began, self.plan.clear_from) - self.watch.last_wait()
+        if self._waits_for_its_user:
+            self._waits_for_its_user = False
+            return code
         # Each of many tenants finds out for itself that a route is down.
         if late > AFTERWARDS * (6 if self.plan.has_tenants else 1):
             raise GuaranteeError(f"time: the run went on for {late:.0f} s while a route worked")
@@ -183,6 +187,10 @@ class RouteStory:
         except asyncio.CancelledError:
             return 130, "cancelled before it began"
         except VirtualTimeError as error:
+            if loop.time() >= LONGEST_LIFE and self.watch.none_is_left():
+                self._waits_for_its_user = True  # it said that the key may have been revoked
+                self.servers.sender_is_dead = True
+                return 75, "killed by its user, as every route was refused"
             raise GuaranteeError(f"time: the run does not end: {error}") from None
         finally:
             loop.on_turn = lambda turn: None

@@ -17,11 +17,13 @@ from llmbatch.core.events import (
     CircuitChanged,
     Event,
     OutageEnded,
+    Progress,
     RetryPlanned,
     RowFinished,
     RowMoved,
     RowParked,
     RowsRequeued,
+    RunStopping,
     Throttled,
 )
 from llmbatch.inputs.rows import line_digest
@@ -33,8 +35,6 @@ RETRIES_AT_ONCE = 10.0
 RETRIES_PER_SECOND = 1.0
 RETRY_SHARE = 0.1
 
-LONG_WAIT = 10.0
-"""Named waits, in seconds, from which rows go elsewhere."""
 
 _tenant_of = re.compile(r" \[tenant [^\]]*\]$")
 _answer = re.compile(r"answer to item (\d+) of (.+) in call (\d+)")
@@ -76,6 +76,7 @@ class RouteWatch:
         self._left: dict[int, set[str]] = defaultdict(set)
         """Routes that a row left though they took rows: it had failed there, so that it waits for another."""
         self._news = False
+        self._all_read = self._is_stopping = False
         self._firsts: Counter[str] = Counter()
 
     def _break(self, text: str) -> None:
@@ -97,7 +98,7 @@ class RouteWatch:
 
     def observe(self, event: Event) -> None:
         if event.at > self._now:
-            if self._news:
+            if self._news and not self._is_stopping:
                 self._check_waiting()
             self._now = event.at
         match event:
@@ -113,6 +114,10 @@ class RouteWatch:
                     self._good[event.route].clear()
             case OutageEnded():
                 self._news = True
+            case Progress():
+                self._all_read = self._all_read or event.exhausted
+            case RunStopping():
+                self._is_stopping = True  # nothing is moved or sent any more
             case RetryPlanned():
                 self._known.add(event.row)
                 self._retrying.add(event.row)
@@ -133,8 +138,8 @@ class RouteWatch:
             case RowsRequeued():
                 self._parked = {row: where for row, where in self._parked.items() if where[0] != event.route}
             case Throttled():
-                if event.pause >= LONG_WAIT or "flex" in event.route:
-                    self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
+                # Rows are parked for short waits too: where capacity lacks, and where nothing has passed between them.
+                self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
                 if self._plan.arguments.get("on_outage") == "defer":
                     self._paused[event.route] = math.inf  # it may be left for a wait beyond --recovery-timeout
             case RowFinished():
@@ -184,7 +189,8 @@ class RouteWatch:
             left = max(0.0, left - 1.0)
         else:
             left = min(RETRIES_AT_ONCE, left + RETRY_SHARE)
-            if is_new and not event.probe and self._beyond.get(route) == at:
+            # Rows that were read before the input ended wait in the same queue, for a turn of their own.
+            if is_new and not event.probe and self._beyond.get(route) == at and not self._all_read:
                 self._break(f"retries: one beyond the budget of {route} was sent though row {event.row} could go")
         self._retries[route] = left, at
         self._retrying.discard(event.row)
@@ -213,6 +219,8 @@ class RouteWatch:
             self._servers.announced.remove((self._base(route), row))  # it was canceled before it was sent
         if event.verdict == "success":
             self._good[route].append(event.at)
+        elif event.code == "resource_unavailable":
+            self._good[route].clear()  # its pace has to be regained
         if row:
             self._flying.pop(row, None)
             item = self._plan.rows[row - 1].item
@@ -227,6 +235,13 @@ class RouteWatch:
             call.place.key == place.key and call.phase.kind in DEAD | {"disguised", "hang"}
             for call in self._servers.sent[self._first_call :]
         )
+
+    def none_is_left(self) -> bool:
+        """Whether each place was refused in this life, and one of them for good after it had answered."""
+        revoked = any(
+            phase.kind in DEAD and phase.end == math.inf for at in self._plan.weather.values() for phase in at
+        )
+        return revoked and all(map(self._is_lost, self._plan.places))
 
     def _is_paused(self, label: str) -> bool:
         return self._now <= self._paused.get(label, -1.0) + 1e-6

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -25,11 +26,14 @@ from simulation_invariants import Watch
 from simulation_law import GuaranteeError
 from simulation_provider import Provider, Weather, draw_weather
 
+import llmbatch.runner.engine
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, RunStarted
 from llmbatch.runner.context import RunContext
 from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
+
+llmbatch.runner.engine.LOOK_AGAIN_SECONDS = math.inf  # a run that nothing wakes is to be found, not helped on
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

@@ -14,7 +14,6 @@ from typing import Literal
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import MalformedRowError
-from llmbatch.core.rows import encode_line
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.batches.port import ResultLine
 from llmbatch.runs.batches.meaning import meaning_of, whole_batch_refused
@@ -209,6 +208,6 @@ class Conversion:
             bound, outcome, status, attempts=1, cost=cost, via="batch" if is_batch else None, batch_id=None
         )
         self._written.add(row.number)
-        self._writer.put(encode_line(result))
+        self._writer.put(result)
         self.found.success += status == "success"
         self.found.failed += status == "failed"
