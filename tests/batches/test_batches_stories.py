@@ -109,11 +109,11 @@ class Story:
         assert twice <= self.cuts + sum(event.rows for event in lost), "paid for twice live"
 
 
-@pytest.mark.slow  # a hundred stories of some 100 ms each
+@pytest.mark.slow  # fifty stories of some 100 ms each
 @pytest.mark.no_cover
 @pytest.mark.parametrize("first", BLOCKS)
 def test_no_story_loses_a_row_or_pays_for_one_twice(first: int) -> None:
-    """Each block tells a hundred of them."""
+    """Each block tells fifty of them."""
     broken = []
     for seed in range(first, first + AT_ONCE):
         story = Story(seed)

@@ -910,8 +910,9 @@ def test_any_story_goes_as_the_model_says(stories: int) -> None:
 @pytest.mark.hypothesis
 @pytest.mark.slow
 @pytest.mark.no_cover
+@pytest.mark.long
 def test_a_few_stories_go_as_the_model_says() -> None:
-    """What the mutation run asks. Slow as the one above, though less.
+    """What the mutation run asks: some of the stories above. Slow as they are, though less.
 
     A story that goes wrong is not made shorter: there are thousands of mutants.
     """

@@ -225,13 +225,13 @@ async def test_an_address_that_is_no_apis_was_told_as_an_outage_and_probed_for_e
             if isinstance(event, Notice):
                 notices.append(event)
 
-    runner = BatchRunner("m", base_url=server.url, environ={}, observers=[Keep()], max_outage=20.0)
+    runner = BatchRunner("m", base_url=server.url, environ={}, observers=[Keep()], max_outage=8.0)
 
     summary = await runner.run(inputs(tmp_path, 12))
 
     assert (summary.exit_code, summary.failed, summary.deferred) == (75, 0, 12)
     assert notices[0].message == f"m has never answered as an API does, but with {what}"
-    assert notices[0].hint == "is the address right (--base-url)? still trying, for --max-outage 20 s at most"
+    assert notices[0].hint == "is the address right (--base-url)? still trying, for --max-outage 8 s at most"
     assert "is the address right?" in (summary.stopped_reason or "")
 
 

@@ -559,6 +559,7 @@ def run(stories: int, steps: int = 40, machine: type[RouteAgainstModel] = RouteA
 
 
 @pytest.mark.slow  # up to some seconds of CPU
+@pytest.mark.long
 @pytest.mark.hypothesis
 def test_a_few_stories_go_as_the_model_says() -> None:
     """Short and fixed: what a mutant has to get past."""

@@ -108,8 +108,7 @@ def opened_at(story: Story, route: str) -> float:
     [
         "down",
         "hang",
-        "quota",
-        *(pytest.param(one, marks=pytest.mark.long) for one in ("refuse", "unauthorized", "bad_request")),
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("quota", "refuse", "unauthorized", "bad_request")),
     ],
 )
 def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Prompts, behavior: Any) -> None:
@@ -315,7 +314,7 @@ def test_a_pool_shares_its_rows_by_weight(prompts: Prompts) -> None:
 
 
 @pytest.mark.slow  # many calls in virtual time
-@pytest.mark.parametrize("begins", [0.0, 5.0])
+@pytest.mark.parametrize("begins", [0.0, pytest.param(5.0, marks=pytest.mark.long)])
 def test_a_key_of_a_pool_without_money_is_left_out(prompts: Prompts, begins: float) -> None:
     """At once, no row fails, and the others carry the load by weight."""
     broke = [Phase(math.inf, "quota")] if not begins else [Phase(begins), Phase(math.inf, "quota")]

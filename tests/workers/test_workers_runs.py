@@ -164,12 +164,12 @@ def test_rpd_counts_the_requests_of_all_processes_and_of_earlier_runs(
     assert "requests of --rpd 40" in errors
 
 
-@pytest.mark.parametrize("again", [pytest.param(("--workers", "2"), marks=pytest.mark.long), ("--workers", "5"), ()])
+@pytest.mark.parametrize("again", [pytest.param(("--workers", "2"), marks=pytest.mark.long), ("--workers", "4"), ()])
 def test_after_a_kill_of_all_any_number_of_processes_goes_on(
     tmp_path: Path, rows: Path, start: Start, provider: Provider, again: tuple[str, ...]
 ) -> None:
     """Of a killed parent the processes end by themselves; what they have finished is neither lost nor sent again."""
-    process = start("--workers", "3", "-c", "6", "-q")
+    process = start("--workers", "2", "-c", "6", "-q")
     wait_until(lambda: lines_in_parts(tmp_path) > 60)
     own = children(process)
 
@@ -195,7 +195,7 @@ def test_one_signal_lets_requests_finish_in_all_processes(
     tmp_path: Path, rows: Path, start: Start, provider: Provider
 ) -> None:
     """Exit code 130, one message, every answer has its line, and the same command goes on."""
-    process = start("--workers", "3", "-c", "6", "--progress", "plain", "--json")
+    process = start("--workers", "2", "-c", "6", "--progress", "plain", "--json")
     wait_until(lambda: lines_in_parts(tmp_path) > 40)
 
     process.send_signal(signal.SIGINT)
@@ -257,7 +257,7 @@ def test_starting_afresh_drops_all_lines(tmp_path: Path, rows: Path, start: Star
     parts.mkdir()
     (parts / "part-00001-of-00002.jsonl").write_text((tmp_path / "out.jsonl").read_text())
 
-    code, _, err = end(start("--workers", "3", "--overwrite", "-n", "20", "-q"))
+    code, _, err = end(start("--workers", "2", "--overwrite", "-n", "20", "-q"))
 
     assert code == 0, err
     assert rows_in(tmp_path / "out.jsonl") == Counter(range(1, 21))
@@ -268,7 +268,7 @@ def test_a_refused_key_stops_all_with_one_message(tmp_path: Path, rows: Path, st
     """Exit code 3, as of one process; nothing is marked as failed."""
     provider.status = 401
 
-    code, _, err = end(start("--workers", "3", "--progress", "plain"))
+    code, _, err = end(start("--workers", "2", "--progress", "plain"))
 
     assert code == 3, err
     assert err.count("reason ") + err.count("error:") <= 2
@@ -318,7 +318,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
     """Never exceeded, used but for what one more row could cost, exit code 4; a higher cap goes on."""
     (tmp_path / "prices.toml").write_text('["openai/m"]\ninput = 100.0\noutput = 200.0\n')  # US$ 0.002 per row
     write(rows, range(1, 201))
-    arguments = ("--workers", "3", "-c", "6", "-P", "max_tokens=5", "--prices", "prices.toml", "-q", "--json")
+    arguments = ("--workers", "2", "-c", "6", "-P", "max_tokens=5", "--prices", "prices.toml", "-q", "--json")
 
     code, _, err = end(start(*arguments, "--max-cost", "0.1"))
     first = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
