@@ -207,7 +207,9 @@ class RouteWatch:
         opened = self._closed_at.get(label, 0.0)
         fine = self._servers.fine_since(first[0], self._world + at)
         many = self._plan.arguments["concurrency"]
-        enough = (many if isinstance(many, int) else 1000) + 5
+        most = many if isinstance(many, int) else 1000
+        # What was refused for its load grows by one a round trip.
+        enough = 5 + (most * (most + 1) // 2 if "flex" in label else most)
         if fine >= 5.0 and at - opened >= 5.0 and len(self._good[label]) >= enough:
             self._break(f"routes: new row {row} goes to {route}, though {label} has recovered")
 
