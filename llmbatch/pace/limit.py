@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from llmbatch.pace.carried import OVERLOADED, THROTTLED, CarriedLoad
 from llmbatch.pace.knee import Knee
 
 __all__ = ["AdaptiveLimit", "LimitReason"]
@@ -56,12 +55,6 @@ CAUTION = 0.9
 CAUTIOUS = 3
 """Round trips without a refusal in which the limit grows by 1 each; after them the growth doubles."""
 
-IN_A_ROW = math.log(1e-4)
-"""Logarithm of the chance below which overload answers in a row mean a limit of requests in flight."""
-
-MIN_SHARE, MAX_SHARE = 0.01, 0.9
-"""Shares of such answers that are considered."""
-
 
 class AdaptiveLimit:
     """Concurrency limit of one route, from 1 to *ceiling*. Not safe for concurrent use.
@@ -88,14 +81,11 @@ class AdaptiveLimit:
         "_trips",
         "_usual",
         "_value",
-        "carried",
         "value",
     )
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
         self._knee = Knee(ceiling, is_auto=is_auto)
-        self.carried = CarriedLoad()
-        """A limit of requests in flight that the provider keeps."""
         self._value = float(self._knee.cap)
         self.value = int(self._value)
         """Requests that may be in flight now."""
@@ -131,16 +121,7 @@ class AdaptiveLimit:
         return f"<AdaptiveLimit {self.value} of {self.ceiling}{trial}>"
 
     def _set(self, value: float) -> None:
-        self._value = value
-        self._update()
-
-    def _update(self) -> None:
-        self.value = int(min(self._value, self.carried.most))
-
-    @property
-    def most(self) -> int:
-        """Requests that may be in flight now, with those that try whether more are carried."""
-        return int(min(self._value, self.carried.most + self.carried.trial))
+        self._value, self.value = value, int(value)
 
     @property
     def ceiling(self) -> int:
@@ -151,8 +132,6 @@ class AdaptiveLimit:
     def reason(self) -> LimitReason:
         """What sets the limit now."""
         knee = self._knee
-        if self.carried.most < self._value:
-            return "refusals"
         if self.value < knee.cap and not self._is_climbing:
             return "ramp" if self._value < self._slow_start else "refusals"
         if knee.phase == "climb":
@@ -173,9 +152,6 @@ class AdaptiveLimit:
         Its latency counts if it took *seconds*, was sent as one of *load* in flight, and *newest* was the last call.
         """
         self._proven = True
-        self.carried.succeeded(serial, load)
-        if self.carried.most < math.inf:
-            self._update()
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
@@ -219,22 +195,8 @@ class AdaptiveLimit:
         if knee.cap < before or knee.phase != "climb":
             self._set(self._slow_start)  # else one more per answer
 
-    def on_sent(self, load: int) -> None:
-        """Count a request that was sent as one of *load* in flight, while more than are carried are tried."""
-        self.carried.sent(load)
-        self._update()
-
-    def on_refused(self, serial: int, load: int, newest: int, *, in_a_row: int = THROTTLED) -> None:
-        """Count a refusal that may mean a limit of requests in flight, after *in_a_row* of them."""
-        self.carried.refused(serial, load, newest, in_a_row=in_a_row)
-        self._update()
-
-    def on_overload(self, serial: int, newest: int, load: int = 0) -> None:
-        """Count an overload answer to call number *serial*, sent as one of *load* in flight; *newest* was the last."""
-        if load:
-            # Where such answers come at random, many of them come in a row.
-            chance = math.log(max(MIN_SHARE, min(self._refused, MAX_SHARE)))
-            self.on_refused(serial, load, newest, in_a_row=max(OVERLOADED, math.ceil(IN_A_ROW / chance)))
+    def on_overload(self, serial: int, newest: int) -> None:
+        """Count an overload answer to call number *serial*; *newest* was the last call sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start and not self._is_climbing:
             # In slow start: the last doubling was too much.

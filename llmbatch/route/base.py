@@ -229,7 +229,7 @@ class RouteBase:
         if self.throttle.ramp_due:
             self.ramp()
         out = len(self.calls)
-        free = (self.limit.most if self.limit.carried.trial else self.limit.value) - out
+        free = self.limit.value - out
         failed = self.window.rows
         if failed and free > 0 and self.window.is_suspicious(self.calls.fresh):
             free -= len(failed)
@@ -316,8 +316,6 @@ class RouteBase:
             self.ramp()  # it is the first call after a wait
         call = Call(row, kind, permit, timeout, now, record is None and kind == "row", len(self.calls) + 1)
         self.calls.add(call)
-        if self.limit.carried.trial:
-            self.limit.on_sent(call.load)
         return call
 
     def probe_timeout(self, kind: CallKind = "row") -> float:

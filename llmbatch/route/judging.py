@@ -124,7 +124,7 @@ class Judging(RouteBase):
     def _failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.permit, "failure", now)
         if outcome.min_backoff and not call.probe:
-            self.limit.on_overload(call.serial, self.circuit.serial, call.load)
+            self.limit.on_overload(call.serial, self.circuit.serial)
         elif self._policy.is_auto and outcome.code == "timeout" and call.kind == "row" and not call.probe:
             self.limit.on_timeout(call.serial, self.circuit.serial)
         if outcome.retry_after is not None:

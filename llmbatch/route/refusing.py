@@ -168,8 +168,6 @@ class Refusing(Judging):
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, now)]
-        if call.kind == "row" and not call.probe and not outcome.is_withheld:
-            self.limit.on_refused(call.serial, call.load, self.circuit.serial)
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)

@@ -316,10 +316,10 @@ class Backlog:
             waiting += [pending for _, number, pending in retrying if _is_planned(pending, number)]
         records = route.state.evidence.records
         held = [row for number in records if (row := self.rows.get(number)) and row.state is RowState.HELD]
-        if route.state.is_closed and not route.state.dead:  # a wait that ends is no evidence: others stay held
-            waiting, held = [*waiting, *(row for row in held if row.may_move and self._find_other(row, now))], []
+        waits = route.state.is_closed and not route.state.dead  # its end is no evidence: held rows stay held through it
         for pending in (*waiting, *held):
-            if not self.divert(pending, now):
+            stays = waits and pending.state is RowState.HELD
+            if not ((pending.may_move or not stays) and self.divert(pending, now)) and not stays:
                 self.park(pending, now, avoided=pending.state is not RowState.HELD)
 
     def pause(self, route: RunRoute) -> None:

@@ -112,23 +112,17 @@ class ThrottledAtRandom:
 
 
 class MostInFlight:
-    """Refuses requests while *most* are in flight, after *seconds*; *wait*: what it asks them to wait, if anything."""
+    """Answers 429 while *most* requests are in flight, and names no wait."""
 
-    def __init__(
-        self, transport: Transport, most: int, *, status: int = 429, wait: float | None = None, seconds: float = 0.1
-    ) -> None:
+    def __init__(self, transport: Transport, most: int) -> None:
         self._transport = transport
         self._most = most
-        self._status, self._seconds = status, seconds
-        self._headers = {} if wait is None else {"retry-after": f"{wait:g}"}
         self._in_flight = 0
-        self.refused_at: list[float] = []
 
     async def post(self, request: Request, *, timeout: float) -> Reply:
         if self._in_flight >= self._most:
-            self.refused_at.append(asyncio.get_running_loop().time())
-            await asyncio.sleep(self._seconds)
-            return Reply(self._status, self._headers, b'{"error": {"message": "Slow down", "code": "429"}}')
+            await asyncio.sleep(0.1)
+            return Reply(429, {}, b'{"error": {"message": "Slow down", "code": "429"}}')
         self._in_flight += 1
         try:
             return await self._transport.post(request, timeout=timeout)

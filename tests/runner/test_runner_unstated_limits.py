@@ -108,40 +108,6 @@ def test_a_run_is_not_slowed_where_requests_in_flight_are_limited(most: int, row
     assert slowed_by(rows, lambda transport: MostInFlight(transport, most), latency=0.3) <= 1.1
 
 
-@pytest.mark.parametrize("latency", [0.05, 0.5, 5.0])
-@pytest.mark.parametrize("concurrency", [40, "auto"])
-@pytest.mark.parametrize(
-    ("most", "refusal"),
-    [(8, {}), (8, {"wait": 1.0}), (8, {"status": 503}), (2, {}), pytest.param(64, {}, marks=pytest.mark.long)],
-)
-def test_as_many_in_flight_as_the_provider_takes_are_kept_there(
-    most: int, refusal: dict[str, Any], concurrency: int | str, latency: float
-) -> None:
-    """At least 85 % of what is possible, and at most 2 % refused, after ten seconds or, if longer, round trips.
-
-    Overload is more often chance, and takes longer to be told from it: there it is 80 %.
-    """
-    if most >= 40 and concurrency != "auto":
-        concurrency = 4 * most
-    refusing: list[MostInFlight] = []
-
-    def wrap(transport: VirtualTransport) -> Transport:
-        refusing.append(MostInFlight(transport, most, seconds=0.005, **refusal))
-        return refusing[0]
-
-    best = most / (1.1 * latency)  # answers per second: the simulated mean latency is a tenth longer
-    rows = round(max(40.0 * best, 250.0))
-    run = send(rows, None, FINE, latency=latency, wrap=wrap, concurrency=concurrency)
-
-    good, until = [at for at, _ in run.log], run.log[int(0.95 * rows)][0]
-    found = max(10.0, 10.0 * latency)
-    passed = sum(found <= at < until for at in good)
-    refused = sum(found <= at < until for at in refusing[0].refused_at)
-    assert run.story.statuses == {"success": rows}
-    assert passed / (until - found) >= (0.8 if "status" in refusal else 0.85) * best
-    assert refused <= 0.02 * (passed + refused)
-
-
 def test_a_run_is_not_slowed_where_refusals_name_the_next_minute() -> None:
     """All that a minute takes is sent at its beginning, and to send it evenly would cost a minute at each refusal."""
     assert slowed_by(600, lambda transport: MinuteWindows(transport, 60), latency=0.3) <= 1.02
