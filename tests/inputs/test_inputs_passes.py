@@ -395,6 +395,8 @@ def test_known_good_rows_are_found_in_the_input(tmp_path: Path) -> None:
     path.write_bytes(text_of(1, 9, 3))
     changed = known_good_rows(output, open_input(path, output=""))
 
+    assert rows is not None
+    assert changed is not None
     assert [(row.number, row.fields) for row in rows] == [(2, {"prompt": '"say 2"'}), (3, {"prompt": '"say 3"'})]
     assert [row.number for row in changed] == [3]
     assert known_good_rows(output, open_input(tmp_path / "none", output="")) == []
