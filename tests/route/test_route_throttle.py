@@ -153,3 +153,17 @@ def test_waits_that_nobody_named_grow() -> None:
 def test_waits_that_nobody_named_are_spread_by_chance(chance: float, wait: float) -> None:
     """From three quarters to five quarters."""
     assert Throttle().backoff(chance, 0.0) == wait
+
+
+def test_a_wait_that_a_call_in_flight_may_disprove_is_not_confirmed() -> None:
+    """Named to call 3 while call 5, sent later, has no answer yet: whichever call ended last says nothing of it."""
+    throttle = Throttle()
+    throttle.note_wait(3, 3600.0)
+
+    assert throttle.confirmed_wait(disprovable=False, newest=5) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False, newest=2) == 3600.0
+
+    throttle.note_wait(6, 40.0)
+
+    assert throttle.confirmed_wait(disprovable=False, newest=5) == 40.0
+    assert throttle.confirmed_wait(disprovable=False, newest=7) == 40.0
