@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from throughput_servers import kinds, serving
-from workers import CONCURRENCY, check_lines, cpu_of
+from workers import CONCURRENCY, check_lines, measure
 
 from llmbatch import BatchRunner
 from llmbatch.core.events import RowFinished
@@ -121,7 +121,7 @@ def cpu_per_row(url: str, rows: int, store: str | None) -> tuple[float, float]:
             observers=[observe],
         )
         runner.run_sync(prompts, output, fsync="off")
-        check_lines(output, rows)
+        check_lines([output], rows)
     (all_before, own_before), (all_after, own_after) = marks
     return (all_after - all_before) / (rows - first) * 1e6, (own_after - own_before) / (rows - first) * 1e6
 
@@ -133,7 +133,7 @@ def thread_seconds(number: int | None) -> float:
 
 def seconds_per_row(url: str, *options: str) -> float:
     """Seconds that one more row takes."""
-    few, many = (cpu_of(url, rows, 1, *options)[1] for rows in RATE_ROWS)
+    few, many = (measure(url, rows, "one process", 1, *options)[1] for rows in RATE_ROWS)
     return (many - few) / (RATE_ROWS[1] - RATE_ROWS[0])
 
 

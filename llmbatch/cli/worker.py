@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry
@@ -45,12 +44,14 @@ def main() -> int:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     messages = os.dup(1)
     os.dup2(2, 1)
-    job: Job = read_message(sys.stdin.buffer)
+    # A stream of its own: the interpreter waits a second at its end for a thread that reads from sys.stdin.
+    commands = open(os.dup(0), "rb")  # noqa: PTH123, SIM115 - read until the process ends
+    job: Job = read_message(commands)
     stats = ProcessStats()
     relay = Relay(sender(messages), stats, verbose=job.settings.verbose)
     raise_file_limit(job.settings.concurrency)
     try:
-        relay.send(Done(run_in_loop(_run(job, stats, relay))))
+        relay.send(Done(run_in_loop(_run(job, stats, relay, commands))))
     except LlmbatchError as error:
         relay.send(Failed(error.message, error.hint, error.exit_code))
     except Exception as error:  # noqa: BLE001 - the parent says it, as the command does of its own
@@ -60,7 +61,7 @@ def main() -> int:
     return 0
 
 
-async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
+async def _run(job: Job, stats: ProcessStats, relay: Relay, commands: BinaryIO) -> Summary:
     settings = job.settings
     with send_telemetry(settings, lambda: relay) as telemetry:
         runner = build_runner(settings, [stats, relay], telemetry, requests_today=job.requests_today)
@@ -69,7 +70,7 @@ async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
             runner.set(**values)
             raise_file_limit(runner.options.concurrency)
 
-        obey(sys.stdin.buffer, runner, lambda: signal.raise_signal(signal.SIGTERM), change)
+        obey(commands, runner, lambda: signal.raise_signal(signal.SIGTERM), change)
         async with relay.telling():
             return await runner.run(
                 settings.input,
