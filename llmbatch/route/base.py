@@ -316,6 +316,7 @@ class RouteBase:
             self.ramp()  # it is the first call after a wait
         call = Call(row, kind, permit, timeout, now, record is None and kind == "row", len(self.calls) + 1)
         self.calls.add(call)
+        self.history.in_flight += 1
         return call
 
     def probe_timeout(self, kind: CallKind = "row") -> float:

@@ -19,6 +19,7 @@ class RouteHistory:
         "answered",
         "failing",
         "good",
+        "in_flight",
         "name",
         "reached",
         "refusals",
@@ -33,6 +34,8 @@ class RouteHistory:
         """Whether a call has succeeded in this run."""
         self.good: Request | None = None
         """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
+        self.in_flight = 0
+        """Calls in flight of all tenants."""
         self.reached = False
         """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
         self.slow: set[int] = set()

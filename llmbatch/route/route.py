@@ -90,6 +90,7 @@ class RouteState(Sharing):
 
     def _returned(self, call: Call) -> None:
         self.calls.remove(call)
+        self.history.in_flight -= 1
         if call.kind == "row" and self.evidence.records:
             record = self.evidence.records.get(call.row)
             if record is not None:
@@ -200,8 +201,12 @@ class RouteState(Sharing):
         if self._stop is None or self.calls or self.looks_further:
             return []
         (exit_code, outcome), self._stop = self._stop, None
-        if is_money(outcome) and self.history.ever and not self.history.refusals.mean_the_account:
-            return []  # a call of another tenant has succeeded meanwhile
+        if is_money(outcome):
+            is_disproved = self.history.ever and not self.history.refusals.mean_the_account
+        else:
+            is_disproved = self.history.ever or self.history.in_flight > 0
+        if is_disproved:
+            return []  # by a call of another tenant, or it may be: the next probe tells
         return [self._give_up(exit_code, outcome)]
 
     def _give_up(self, exit_code: int, outcome: Outcome) -> Decision:

@@ -148,6 +148,35 @@ def test_another_tenant_s_success_takes_a_stop_for_money_back() -> None:
     assert not story.route.is_stopping
 
 
+def test_a_tenant_whose_first_row_names_no_model_waits_for_the_calls_of_others() -> None:
+    """They go to the same model: one of them may succeed, and then it exists."""
+    story, other = Story(ever=False), Story(ever=False)
+    other.route.history = story.history
+    theirs = other.send(1)
+
+    assert kinds(story.call(2, NO_MODEL)) == ["CircuitMoved", "ParkUntil"]
+    assert [story.route.dead, story.route.is_closed] == [None, False]
+    other.come(theirs, GOOD)
+    story.go_to_probe()
+
+    assert kinds(story.probe(2, NO_MODEL)) == ["CircuitMoved", "ParkUntil"]
+    assert story.route.dead is None
+    story.go_to_probe()
+    assert "Succeed" in kinds(story.probe(3, GOOD))
+
+
+def test_a_tenant_is_given_up_once_nobody_is_in_flight() -> None:
+    """The calls of others were refused too."""
+    story, other = Story(ever=False), Story(ever=False)
+    other.route.history = story.history
+    theirs = other.send(1)
+    story.call(2, NO_MODEL)
+
+    assert kinds(other.come(theirs, NO_MODEL))[-1] == "GiveUpRoute"
+    story.go_to_probe()
+    assert kinds(story.probe(2, NO_MODEL)) == ["CircuitMoved", "ParkUntil", "GiveUpRoute"]
+
+
 def test_a_success_that_takes_a_stop_for_money_back_closes_the_circuit_only_if_it_was_sent_last() -> None:
     """Others have failed since: a probe tells."""
     story = Story()
