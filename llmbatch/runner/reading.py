@@ -251,11 +251,12 @@ class Reading:
                 key = run.provider.flight_key(run.provider.request(item, candidates[0]))
         if known is not None:
             run.finisher.finish(pending, known, "success" if known.verdict == "success" else "failed", now)
-            return None
-        if key is not None and self._follows(pending, key):
-            return None
-        run.backlog.add(pending)
-        return pending
+        elif key is None or not self._follows(pending, key):
+            run.backlog.add(pending)
+            return pending
+        if routes:
+            run.routing.take_back()
+        return None
 
     def _look_elsewhere(self, pending: PendingRow, candidates: Sequence[Route]) -> Outcome | None:
         """An answer that is known of another route of the row, preferred ones first; None if there is none."""

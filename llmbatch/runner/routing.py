@@ -26,6 +26,8 @@ class Routing:
         self._is_paused = is_paused
         self.is_used = False
         """Whether any row so far has several routes."""
+        self._credits: list[tuple[RunRoute, float]] = []
+        """Of the routes of the last new row, before one was chosen."""
 
     def __repr__(self) -> str:
         return f"<Routing {'used' if self.is_used else 'unused'}>"
@@ -106,9 +108,16 @@ class Routing:
 
     def choose(self, groups: RoutesByRank, now: float, wanted: RunRoute | None = None) -> RunRoute:
         """The route for a new row: *wanted* if it is one of its *groups*, and the first if none takes the row."""
+        self._credits = []
         if wanted is not None and any(wanted in group for group in groups):
             return wanted
+        self._credits = [(route, route.credit) for group in groups for route in group]
         return self._best(groups, now) or groups[0][0]
+
+    def take_back(self) -> None:
+        """Take the last choice for a new row back: no request is sent for it, so it was nobody's turn in a pool."""
+        for route, credit in self._credits:
+            route.credit = credit
 
     def other(self, pending: PendingRow, now: float) -> RunRoute | None:
         """Another route that takes the row, which its own does not; None if there is none.

@@ -341,7 +341,7 @@ class Settler:
             backlog.pause(route)
 
     def _give_up(self, route: RunRoute, decision: GiveUpRoute, now: float) -> None:
-        self._run.backlog.park_waiting(route, now)
+        self._leave(route, now)
         if len(self._run.routes) == 1 and not self._others():
             self._run.halt(3, decision.message, decision.hint)
         else:
@@ -351,7 +351,7 @@ class Settler:
         """Stop the run, or give up the account that was refused if there are routes of others."""
         account, dead = route.route.account, route.state.dead
         if exit_code == 3 and dead is not None and is_disproved(dead, route, self._run.routes):
-            self._run.backlog.park_waiting(route, now)
+            self._leave(route, now)
             self._tell_given_up(route, reason, hint, now)
             return
         others = [other for other in self._run.routes if other.route.account != account and other.state.dead is None]
@@ -364,8 +364,13 @@ class Settler:
         for other in self._run.routes:
             if other is route or (is_key and other.route.account == account):
                 other.state.give_up(dead)
-                self._run.backlog.park_waiting(other, now)
+                self._leave(other, now)
         self._tell_given_up(route, reason, hint, now)
+
+    def _leave(self, route: RunRoute, now: float) -> None:
+        """Move the rows of a route that was given up, or park them until another one takes them."""
+        self._run.backlog.park_waiting(route, now)
+        self._run.backlog.divert_parked((route,), now)
 
     def _tell_given_up(self, route: RunRoute, message: str, hint: str, now: float) -> None:
         if message in self.given_up:

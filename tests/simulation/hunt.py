@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import random
 import sys
@@ -46,6 +47,8 @@ class RunStats:
     good_rows: int = 0
     by_chance: int = 0
     """Good rows that failed by chance, as the law allows for one in 100,000."""
+    unlucky: int = 0
+    """Of several routes: the same, where what other rows met meanwhile asks for more attempts."""
     fates: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
@@ -56,15 +59,24 @@ class RunStats:
         self.seconds += other.seconds
         self.good_rows += other.good_rows
         self.by_chance += other.by_chance
+        self.unlucky += other.unlucky
         self.fates += other.fates
         self.broken += other.broken
+
+    @property
+    def is_lawful(self) -> bool:
+        """Whether not more rows were unlucky than one in 100,000 explains, but for one hunt in 10,000 (Poisson)."""
+        mean = self.good_rows / 100_000
+        fewer = sum(math.exp(-mean) * mean**count / math.factorial(count) for count in range(self.unlucky))
+        return fewer < 1 - 1e-4
 
     def __str__(self) -> str:
         days = self.seconds / 86400
         fates = ", ".join(f"{count} {kind}" for kind, count in self.fates.most_common())
         return (
             f"{self.seeds} stories, {self.lives} lives, {self.calls} calls, {days:.0f} days of virtual time, "
-            f"{self.by_chance} of {self.good_rows} good rows failed by chance, "
+            f"{self.by_chance} + {self.unlucky} of {self.good_rows} good rows failed by chance"
+            f"{'' if self.is_lawful else ' (MORE THAN THE LAW ALLOWS)'}, "
             f"{len(self.broken)} broken; met: {fates}"
         )
 
@@ -95,7 +107,8 @@ def tell(first: int, last: int, kind: type[Story] | type[RouteStory] = Story) ->
         stats.calls += story.calls
         stats.seconds += story.world
         stats.good_rows += story.watch.good_rows
-        stats.by_chance += getattr(story.watch, "by_chance", 0)
+        stats.by_chance += story.watch.by_chance
+        stats.unlucky += getattr(story.watch, "unlucky", 0)
         stats.fates.update(story.met)
     return stats
 
@@ -145,7 +158,7 @@ def main() -> int:
             if sys.stderr.isatty():
                 print(f"\r{stats.seeds} stories, {len(stats.broken)} broken ", end="", file=sys.stderr, flush=True)
     print(stats)
-    return 1 if stats.broken else 0
+    return 1 if stats.broken or not stats.is_lawful else 0
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def _is_lost(place: Place, places: list[Place], weather: dict[str, list[Phase]])
 
 def _passes(phase: Phase) -> bool:
     """Whether it passes, and yet a run may leave the place for good: it is refused, or has never been reached."""
-    return phase.kind in DEAD | {"refuse", "reset", "hang"} and phase.end < math.inf
+    return phase.kind in DEAD | {"refuse", "reset", "hang", "disguised"} and phase.end < math.inf
 
 
 def _draw_fate(rng: Random) -> str:

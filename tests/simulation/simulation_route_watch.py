@@ -46,6 +46,8 @@ class RouteWatch:
     def __init__(self, plan: RoutePlan, servers: Servers) -> None:
         self.broken: GuaranteeError | None = None
         self.by_chance = 0
+        self.unlucky = 0
+        """Good rows that failed although what others met meanwhile asks for more attempts."""
         self.good_rows = sum(not row.bad for row in plan.rows)
         self._plan = plan
         self._servers = servers
@@ -299,6 +301,9 @@ class RouteWatch:
         if self._is_by_chance(event, now):
             self.by_chance += 1
             return
+        if self._is_unlucky(event):
+            self.unlucky += 1
+            return
         self._break(f"rows: good row {row} ended as failed ({event.code}) at {event.route}")
 
     def _is_by_chance(self, event: RowFinished, now: float) -> bool:
@@ -311,6 +316,17 @@ class RouteWatch:
         met = [call for call in here if call.row != event.row and own[0].at <= call.ended <= now]
         rates = [not call.is_good for call in met if not call.row or not self._plan.rows[call.row - 1].bad]
         return len(own) >= evidence_needed(rates, arguments.get("max_attempts", 3))
+
+    def _is_unlucky(self, event: RowFinished) -> bool:
+        """Whether each of its attempts met what other rows meet at random: that may be, once in 100,000 rows."""
+        label, arguments = self._base(event.route), self._plan.arguments
+        own = [
+            call
+            for call in self._servers.sent[self._first_call :]
+            if call.place.label == label and call.row == event.row and not call.is_good
+        ]
+        is_random = all(call.phase.kind in ("fine", "errors", "throttle") for call in own)
+        return is_random and len(own) >= arguments.get("max_attempts", 3) and not self._plan.has_tenants
 
     # Between lives.
 

@@ -147,11 +147,15 @@ class Servers:
             call.ended = self.now()
 
     def _row_of(self, place: Place, item: int) -> int:
-        """The row of a call: the first that was told for this place and item. A health check has none."""
-        for told in self.announced:
-            if told[0] == place.label and told[1] in (0, *self.rows_of.get(item, ())):
-                self.announced.remove(told)
-                return told[1]
+        """The row of a call: the first that was told for this place and item. A health check has none.
+
+        Calls may begin in another order than they were told, and a health check may send the request of an item.
+        """
+        for rows in (self.rows_of.get(item, ()), (0,)):
+            for told in self.announced:
+                if told[0] == place.label and told[1] in rows:
+                    self.announced.remove(told)
+                    return told[1]
         self.stray = self.stray or f"a call to {place.label} for item {item} was told by no event"
         return 0
 
