@@ -152,22 +152,27 @@ class Routing:
                 break
         return waiting
 
-    def relief(self, pending: PendingRow, now: float) -> RunRoute | None:
-        """A route with room for a row that is queued on one without; None if there is none.
+    def relief(self, pending: PendingRow, now: float, *, has_room: bool) -> RunRoute | None:
+        """A better route for a row that is queued, with room; None if there is none. *has_room*: where it is, too.
 
+        Then a row that was read while none of a lower rank took it goes back to one that is not only throttling.
         A row that has failed where it is stays there: elsewhere, what is known of it would be lost. One that was
         throttled may go to each of its other routes once.
         """
         here = pending.route
+        if has_room and pending.moves:
+            return None
         if pending.row.number in here.state.evidence.records:
             last = pending.last
             if last is None or last.verdict != "throttled" or not pending.may_move:
                 return None
         was_here = False
         for group in pending.routes:
-            if was_here and not self.overflows(here):
+            if (was_here and not self.overflows(here)) or (has_room and here in group):
                 break
             others = [route for route in group if route is not here and route not in pending.failed_on]
+            if has_room:
+                others = [route for route in others if route.state.throttle.since is None]
             roomy = [route for route in others if self.takes(route) and route.room(now)]
             if roomy:
                 return _by_weight(roomy)

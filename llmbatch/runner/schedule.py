@@ -157,15 +157,15 @@ class Scheduler:
         return None if was_over else self._check(now)  # the input may have ended just now
 
     def _next_row(self, now: float) -> PendingRow | None:
-        backlog = self._run.backlog
-        if backlog.queued:
-            for route in list(backlog.queued):
-                if not route.room(now):
-                    if route.queue and route.queue[0].routes:
-                        relief = self._run.routing.relief(route.queue[0], now)
-                        if relief is not None:
-                            backlog.move(route.queue[0], relief, now, first=True)
-                            return backlog.next_of(relief)
+        if (backlog := self._run.backlog).queued:
+            for route in (each for each in list(backlog.queued) if each.queue):
+                head, has_room = route.queue[0], route.room(now) > 0
+                if head.routes and not (has_room and route.is_first):
+                    relief = self._run.routing.relief(head, now, has_room=has_room)
+                    if relief is not None:
+                        backlog.move(head, relief, now, first=True)
+                        return backlog.next_of(relief)
+                if not has_room:
                     continue
                 if route.state.prefers_check(route.queue[0].last, now):
                     continue

@@ -142,6 +142,7 @@ class RouteWatch:
             case Throttled():
                 # Rows are parked for short waits too: where capacity lacks, and where nothing has passed between them.
                 self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
+                self._good[event.route].clear()  # its pace has to be regained
                 if self._plan.arguments.get("on_outage") == "defer":
                     self._paused[event.route] = math.inf  # it may be left for a wait beyond --recovery-timeout
             case RowFinished():
@@ -271,17 +272,29 @@ class RouteWatch:
             self._break(f"lines: row {row} ended twice")
         self._finished[row] = event
         self._parked.pop(row, None)
-        calls = self._calls_of(row)
         if event.status == "success" and event.is_cached:
             if not self._plan.cache_fates:
                 self._break(f"cache: row {row} is cached, and there is no cache")
             if row in self._sent_rows:
                 self._break(f"cache: row {row} was sent, and is cached")
         elif event.status == "success":
-            if not calls or not calls[-1].is_good or calls[-1].place.label != self._base(event.route):
+            answer = next(
+                (call for call in self._servers.sent[self._first_call :] if self._is_answer(call, event)), None
+            )
+            if answer is not None and not answer.row:  # it was taken for a health check with the row's request
+                for call in self._calls_of(row):
+                    call.row = row if call.ended < math.inf else 0
+                answer.row = row
+            elif answer is None:
                 self._break(f"lines: {event.route} is told to have answered row {row}, and has not")
         elif event.status == "failed" and not self._plan.rows[row - 1].bad:
             self._check_failure(event)
+
+    def _is_answer(self, call: Sent, event: RowFinished) -> bool:
+        """Whether the row has ended with this call."""
+        is_of_row = call.row in (event.row, 0) and call.item == self._plan.rows[event.row - 1].item
+        is_now = abs(call.ended - self._world - event.at) < 1e-6
+        return is_of_row and is_now and call.is_good and call.place.label == self._base(event.route)
 
     def _check_failure(self, event: RowFinished) -> None:
         """A good row ends as failed only while none of its places has been well for long, and if it is told so.
