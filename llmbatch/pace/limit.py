@@ -28,6 +28,7 @@ import math
 from typing import Literal
 
 from llmbatch.pace.knee import Knee
+from llmbatch.pace.load_bound import LoadBound
 
 __all__ = ["AdaptiveLimit", "LimitReason"]
 
@@ -65,6 +66,7 @@ class AdaptiveLimit:
     __slots__ = (
         "_answers",
         "_before",
+        "_bound",
         "_cut_at",
         "_growth",
         "_knee",
@@ -86,6 +88,7 @@ class AdaptiveLimit:
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
         self._knee = Knee(ceiling, is_auto=is_auto)
+        self._bound = LoadBound()
         self._value = float(self._knee.cap)
         self.value = int(self._value)
         """Requests that may be in flight now."""
@@ -121,7 +124,7 @@ class AdaptiveLimit:
         return f"<AdaptiveLimit {self.value} of {self.ceiling}{trial}>"
 
     def _set(self, value: float) -> None:
-        self._value, self.value = value, int(value)
+        self._value, self.value = value, int(min(value, self._bound.value))
 
     @property
     def ceiling(self) -> int:
@@ -152,6 +155,11 @@ class AdaptiveLimit:
         Its latency counts if it took *seconds*, was sent as one of *load* in flight, and *newest* was the last call.
         """
         self._proven = True
+        if not self._bound.is_idle:
+            self._bound.succeeded(serial, load)
+            if self._knee.cap <= self._bound.most < math.inf:
+                self._bound.forget()
+            self._set(self._value)
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
@@ -220,6 +228,15 @@ class AdaptiveLimit:
         self._tried_from = (self._value, share)
         self._set(max(1.0, self._value * _trial_factor(share)))
         self._start_counting(newest)
+
+    def on_refused(self, serial: int, load: int, newest: int, in_flight: int) -> bool:
+        """Note that call *serial*, sent as one of *load* in flight, was throttled; return whether that explains it.
+
+        *newest* was the last call sent; *in_flight* calls still are.
+        """
+        is_explained = self._bound.refused(serial, load, newest, in_flight)
+        self._set(self._value)
+        return is_explained
 
     def on_pushback(self, serial: int, newest: int) -> None:
         """Lower the limit because call *serial* was throttled; once for all calls up to *newest*, the last sent."""

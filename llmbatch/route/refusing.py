@@ -161,6 +161,10 @@ class Refusing(Judging):
             return []
         if outcome.lacks_capacity:
             return self._without_capacity(call, outcome, now)
+        if call.kind == "row" and not call.probe and not outcome.is_withheld and self.circuit.is_closed:
+            in_flight = len(self.calls)
+            if self.limit.on_refused(call.serial, call.load, self.circuit.serial, in_flight):
+                return [self._send_later(call, outcome, now)]
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if not call.probe and not outcome.is_withheld:
             self.evidence.throttled(call.row if call.kind == "row" else 0, call.serial)
@@ -206,12 +210,16 @@ class Refusing(Judging):
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=False)
         self._push_back(call)
+        return [self._send_later(call, outcome, now)]
+
+    def _send_later(self, call: Call, outcome: Outcome, now: float) -> Decision:
+        """Send a row again that was refused for reasons that are not its own; nothing else waits."""
         if not self.circuit.is_closed:
-            return [ParkUntil(call.row)]
+            return ParkUntil(call.row)
         wait = outcome.retry_after
         if wait is None:
             wait = retry_delay(1.0, self._chance(f"capacity:{call.row}:{call.serial}"))
-        return [RetryAt(call.row, now + max(wait, outcome.min_backoff), outcome.code)]
+        return RetryAt(call.row, now + max(wait, outcome.min_backoff), outcome.code)
 
     def _withheld(self, call: Call, outcome: Outcome, now: float) -> Decision:
         """Send a row again that a circuit inside the function refused; that counts against nobody."""
