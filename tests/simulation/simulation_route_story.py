@@ -146,10 +146,11 @@ class RouteStory:
             self._waits_for_its_user = False
             return code
         # Each of many tenants finds out for itself that a route is down.
-        # One after another, with few requests in flight, and each of their rows may hang a few times.
+        # One after another, with few requests in flight; each of their rows may hang a few times at each such place.
         arguments = self.plan.arguments
         places = arguments["concurrency"] if isinstance(arguments["concurrency"], int) else 8
-        hung = 4 * arguments["timeout"] * len(self.plan.rows) / places
+        hanging = sum(any(phase.kind == "hang" for phase in phases) for phases in self.plan.weather.values())
+        hung = 5 * arguments["timeout"] * len(self.plan.rows) * hanging / places
         if late > (max(6 * AFTERWARDS, hung) if self.plan.has_tenants else AFTERWARDS):
             raise GuaranteeError(f"time: the run went on for {late:.0f} s while a route worked")
         return code
