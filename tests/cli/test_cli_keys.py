@@ -225,8 +225,9 @@ def test_a_run_in_the_background_takes_no_keys(terminal: Terminal, provider: Rec
     arrived = len(provider.arrivals)
     terminal.wait_for(lambda: len(provider.arrivals) > arrived + 20)
 
+    shown = terminal.screen.count(b"p pause")
     terminal.type("fg\n")
-    terminal.wait_for(lambda: terminal.is_single)
+    terminal.wait_for(lambda: terminal.is_single and terminal.screen.count(b"p pause") > shown)  # it listens by then
     terminal.type("q")
     terminal.wait_for(lambda: b"[ended 130]" in terminal.screen)
     assert terminal.modes() == terminal.usual
