@@ -417,3 +417,30 @@ def test_refusals_beside_calls_sent_before_them_stop_the_route_as_soon_as_others
     story.call(41, waiting(THROTTLED, 8.0))
 
     assert PauseRoute(8.0, "http_429") in story.call(42, waiting(THROTTLED, 8.0))
+
+
+def test_a_row_that_is_refused_beside_more_than_the_route_takes_is_sent_again_and_nothing_else() -> None:
+    """The route takes two at once, which a first refusal has shown; that the third is refused again says nothing new."""
+    story = Story()
+    first = [story.send(row) for row in (1, 2, 3)]
+    story.come(first[2], THROTTLED)
+    for call in first[:2]:
+        story.come(call, GOOD)
+    assert story.route.limit.value == 2
+    row = 10
+    while story.route.limit.value == 2:
+        story.wait(1.0)
+        for call in [story.send(row), story.send(row + 1)]:
+            story.come(call, GOOD)
+        row += 2
+    story.call(3, GOOD)  # it was refused before, which is over
+    before = repr(story.route.throttle)
+
+    beside = [story.send(row), story.send(row + 1)]
+    decisions = story.come(story.send(row + 2), THROTTLED)
+
+    assert decisions == [RetryAt(row + 2, story.now + 1.0, "http_429")]
+    assert story.route.evidence.records == {}
+    assert repr(story.route.throttle) == before
+    assert story.route.limit.value == 2
+    assert [kinds(story.come(call, GOOD)) for call in beside] == [["Succeed"], ["Succeed"]]

@@ -112,16 +112,17 @@ class ThrottledAtRandom:
 
 
 class MostInFlight:
-    """Answers 429 while *most* requests are in flight, and names no wait."""
+    """Answers 429 *after* so many seconds while *most* requests are in flight, and names no wait."""
 
-    def __init__(self, transport: Transport, most: int) -> None:
+    def __init__(self, transport: Transport, most: int, after: float = 0.1) -> None:
         self._transport = transport
         self._most = most
+        self._after = after
         self._in_flight = 0
 
     async def post(self, request: Request, *, timeout: float) -> Reply:
         if self._in_flight >= self._most:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self._after)
             return Reply(429, {}, b'{"error": {"message": "Slow down", "code": "429"}}')
         self._in_flight += 1
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runner_limits import MinuteWindows, MostInFlight, Run, ThrottledAtRandom, send
 
-from llmbatch.core.events import LimitLearned
+from llmbatch.core.events import LimitLearned, Throttled
 from llmbatch.core.ports import Transport
 from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.scenario import Phase
@@ -116,19 +116,18 @@ def test_what_is_taken_at_once_is_sent_at_once(latency: float, concurrency: int 
     """A gateway that refuses more than 8: nearly all that it answers, few refused later, and nothing failed."""
     rows, most = 1500, 8
     run = send(
-        rows, None, FINE, wrap=lambda transport: MostInFlight(transport, most), latency=latency, concurrency=concurrency
+        *(rows, None, FINE),
+        wrap=lambda transport: MostInFlight(transport, most, after=0.02),
+        latency=latency,
+        concurrency=concurrency,
     )
 
     assert run.story.statuses == {"success": rows}
     assert run.story.seconds <= (rows / most) * latency * 1.15 / 0.75 + 5.0  # latencies vary: their mean is higher
     assert run.refused_from(10.0) <= 0.02
-
-
-def test_a_trial_counts_against_no_row() -> None:
-    """However often it falls on the same one: here on each row, as more than one in flight is refused."""
-    run = send(600, None, FINE, wrap=lambda transport: MostInFlight(transport, 1), latency=0.1, max_attempts=1)
-
-    assert run.story.statuses == {"success": 600}
+    assert all(event.at < 10.0 + 5 * latency for event in run.story.of(Throttled)), (
+        "the route waits for a refused trial"
+    )
 
 
 def test_a_run_is_not_slowed_where_refusals_name_the_next_minute() -> None:
