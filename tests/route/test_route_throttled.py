@@ -420,7 +420,7 @@ def test_refusals_beside_calls_sent_before_them_stop_the_route_as_soon_as_others
 
 
 def test_a_row_that_is_refused_beside_more_than_the_route_takes_is_sent_again_and_nothing_else() -> None:
-    """The route takes two at once, which a first refusal has shown; that the third is refused again says nothing new."""
+    """A first refusal has shown that the route takes two at once; that a third is refused again says nothing new."""
     story = Story()
     first = [story.send(row) for row in (1, 2, 3)]
     story.come(first[2], THROTTLED)
