@@ -1,8 +1,8 @@
 """Adaptive limit of requests in flight: lowered when the provider throttles, ramped up after a wait.
 
 It has an upper bound that follows latency (:mod:`llmbatch.pace.knee`): the ceiling that a user has chosen, until there
-is evidence that fewer requests bring as many answers; or a search that begins with few. Below that bound refusals
-decide, as follows.
+is evidence that fewer requests bring as many answers; or a search that begins with few. Another one is what the route
+takes at once, where it refuses more (:mod:`llmbatch.pace.load_bound`). Below both refusals decide, as follows.
 
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
 segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``.
