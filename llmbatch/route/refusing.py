@@ -162,8 +162,12 @@ class Refusing(Judging):
         if outcome.lacks_capacity:
             return self._without_capacity(call, outcome, now)
         if call.kind == "row" and not call.probe and not outcome.is_withheld and self.circuit.is_closed:
-            in_flight = len(self.calls)
-            if self.limit.on_refused(call.serial, call.load, self.circuit.serial, in_flight):
+            is_explained = self.limit.on_refused(call.serial, call.load, self.circuit.serial, len(self.calls))
+            if outcome.retry_after is not None:
+                self.throttle.note_wait(call.serial, now + outcome.retry_after)
+            if is_explained and self.throttle.confirmed_wait(disprovable=True) > now:
+                return self._slow_down(call, outcome, now, disprovable=True, alone=False)
+            if is_explained:
                 return [self._send_later(call, outcome, now)]
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if not call.probe and not outcome.is_withheld:

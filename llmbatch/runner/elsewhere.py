@@ -43,8 +43,16 @@ def is_tried_elsewhere(run: RunContext, pending: PendingRow, now: float) -> bool
 
 
 def borrow(run: RunContext, route: RunRoute, now: float) -> bool:
-    """Move a row that is parked elsewhere to *route*, which has none, to probe with; False if there is none."""
-    parked = (row for other in route.backups for row in other.parked.values() if row.not_before <= now)
+    """Move a row that is parked elsewhere to *route*, which has none, to probe with; False if there is none.
+
+    A wait that was named to the row holds it where it is, unless nothing more is sent there in this run.
+    """
+    parked = (
+        row
+        for other in route.backups
+        for row in other.parked.values()
+        if row.not_before <= now or other.state.throttle.given_up
+    )
     found = next((row for row in parked if any(route in group for group in row.routes)), None)
     if found is not None:
         run.backlog.move(found, route, now)

@@ -444,3 +444,17 @@ def test_a_row_that_is_refused_beside_more_than_the_route_takes_is_sent_again_an
     assert repr(story.route.throttle) == before
     assert story.route.limit.value == 2
     assert [kinds(story.come(call, GOOD)) for call in beside] == [["Succeed"], ["Succeed"]]
+
+
+def test_waits_that_two_refused_trials_name_are_the_route_s_all_the_same() -> None:
+    """With no success in between: the provider says when to come again."""
+    story = Story()
+    first = [story.send(row) for row in (1, 2, 3)]
+    story.come(first[2], THROTTLED)
+    for call in first[:2]:
+        story.come(call, GOOD)
+    story.wait(1.0)
+    beside = [story.send(row) for row in (10, 11, 12, 13)]
+
+    assert story.come(beside[2], waiting(THROTTLED, 8.0)) == [RetryAt(12, story.now + 8.0, "http_429")]
+    assert PauseRoute(8.0, "http_429") in story.come(beside[3], waiting(THROTTLED, 8.0))
