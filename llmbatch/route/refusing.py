@@ -161,14 +161,9 @@ class Refusing(Judging):
             return []
         if outcome.lacks_capacity:
             return self._without_capacity(call, outcome, now)
-        if call.kind == "row" and not call.probe and not outcome.is_withheld and self.circuit.is_closed:
-            is_explained = self.limit.on_refused(call.serial, call.load, self.circuit.serial, len(self.calls))
-            if outcome.retry_after is not None:
-                self.throttle.note_wait(call.serial, now + outcome.retry_after)
-            if is_explained and self.throttle.confirmed_wait(disprovable=True) > now:
-                return self._slow_down(call, outcome, now, disprovable=True, alone=False)
-            if is_explained:
-                return [self._send_later(call, outcome, now)]
+        is_row = call.kind == "row" and not call.probe and not outcome.is_withheld and self.circuit.is_closed
+        if is_row and self.limit.on_refused(call.serial, call.load, self.circuit.serial, len(self.calls)):
+            return self._beyond_bound(call, outcome, now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if not call.probe and not outcome.is_withheld:
             self.evidence.throttled(call.row if call.kind == "row" else 0, call.serial)
@@ -195,6 +190,14 @@ class Refusing(Judging):
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
+
+    def _beyond_bound(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        """Send a row again that was refused beside more than the route takes at once; two named waits apply to all."""
+        if outcome.retry_after is not None:
+            self.throttle.note_wait(call.serial, now + outcome.retry_after)
+        if self.throttle.confirmed_wait(disprovable=True) > now:
+            return self._slow_down(call, outcome, now, disprovable=True, alone=False)
+        return [self._send_later(call, outcome, now)]
 
     def _may_be_disproved(self, call: Call) -> bool:
         """Whether a call sent after *call* has succeeded, or is in flight and may."""

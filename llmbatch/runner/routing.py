@@ -153,9 +153,10 @@ class Routing:
         return waiting
 
     def relief(self, pending: PendingRow, now: float, *, has_room: bool) -> RunRoute | None:
-        """A better route for a row that is queued, with room; None if there is none. *has_room*: where it is, too.
+        """A better route for a row that is queued, with room; None if there is none.
 
-        Then a row that was read while none of a lower rank took it goes back to one that is not only throttling.
+        *has_room*: whether its own route has room too. If so, only a row that has never moved is given another one: it
+        was read while none of a lower rank took it, and goes to such a one that does not throttle everything.
         A row that has failed where it is stays there: elsewhere, what is known of it would be lost. One that was
         throttled may go to each of its other routes once.
         """
