@@ -375,10 +375,18 @@ class RouteBase:
         bound = self._policy.max_outage
         return f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
 
-    def _name_silence(self, call: Call) -> Decision:
-        """Return a warning that the route has never answered, not even a ping."""
-        message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
+    def _warn_once(self, message: str, hint: str) -> list[Decision]:
+        """Warn that the route has never answered, once for all of its tenants."""
+        told = f"{self.history.name or self.label} {message}"
+        if told in self.history.told:
+            return []
+        self.history.told.add(told)
+        return [Tell("warning", told, f"{hint}, for {self._most_unreached} at most")]
+
+    def _name_silence(self, call: Call) -> list[Decision]:
+        """Warn that not even a ping was ever answered."""
         hint = "is the address right, and is the server up? if it is only slow at first, raise --timeout"
-        return Tell(
-            "warning", message, f"{hint} ({self._policy.timeout:g} s); still trying, for {self._most_unreached} at most"
+        return self._warn_once(
+            f"has never answered, not even the smallest request within {call.timeout:g} s",
+            f"{hint} ({self._policy.timeout:g} s); still trying",
         )

@@ -25,6 +25,7 @@ class RouteHistory:
         "refusals",
         "slow",
         "throttled",
+        "told",
     )
 
     def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
@@ -46,6 +47,8 @@ class RouteHistory:
         self._before: bool | None = None
         """Whether a call succeeded in an earlier run; None until it was asked."""
         self.refusals = AccountRefusals()
+        self.told: set[str] = set()
+        """Warnings that were given, as each is for all tenants."""
         self.throttled: dict[int, str] = {}
         """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
 

@@ -152,8 +152,12 @@ class Judging(RouteBase):
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         are_many = record.sent_alone and self.history.fail_together(self._policy.failure_threshold)
-        if are_many and self.evidence.is_spent(record) and (self.evidence.doubt_few() or record.last.key_refused):
-            return [*self._open("last rows", now), ParkUntil(call.row)]
+        if are_many and self.evidence.is_spent(record):
+            records = self.evidence.records.values()
+            if self.is_silent and len(records) >= self._policy.failure_threshold and self._are_slow(records):
+                return [*self._name_timeouts(), ParkUntil(call.row)]
+            if self.evidence.doubt_few() or record.last.key_refused:
+                return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
@@ -162,7 +166,9 @@ class Judging(RouteBase):
             return []
         self.evidence.check_failed()
         self.checks.note_failure(self.evidence.rate.cautious)
-        if not self.circuit.is_closed or self.checks.log_chance > OUTAGE_BY_CHECKS:
+        # Where no tenant was ever answered, not even a ping, each need not find that out anew.
+        is_silent = not self.is_reached and self.history.fail_together(self._policy.failure_threshold)
+        if not self.circuit.is_closed or (self.checks.log_chance > OUTAGE_BY_CHECKS and not is_silent):
             return []
         unproven = self.evidence.unproven
         are_many = len(unproven) >= self._policy.failure_threshold
@@ -264,7 +270,7 @@ class Judging(RouteBase):
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
-                decisions.append(self._name_silence(call))
+                decisions += self._name_silence(call)
         elif outage.cause == "timeouts":
             outage.cause = "failures"  # it rests on time-outs alone no longer
         chance, policy = self._chance(f"probe:{outage.turn}"), self._policy
@@ -344,11 +350,10 @@ class Judging(RouteBase):
         if not is_other and not all(last.unreachable for last in lasts):
             return [outage]
         if is_other:
-            message = f"{self.label} has never answered as an API does, but with {what_no_api_answers(lasts[-1])}"
-            hint = f"is the address right (--base-url)? still trying, for {self._most_unreached} at most"
-            return [outage, Tell("warning", message, hint)]
-        hint = f"is the address right, and is the server up? still trying, for {self._most_unreached} at most"
-        return [outage, Tell("warning", f"{self.label} has never answered", hint)]
+            message = f"has never answered as an API does, but with {what_no_api_answers(lasts[-1])}"
+            return [outage, *self._warn_once(message, "is the address right (--base-url)? still trying")]
+        hint = "is the address right, and is the server up? still trying"
+        return [outage, *self._warn_once("has never answered", hint)]
 
     @property
     def is_mute(self) -> bool:

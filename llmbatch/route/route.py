@@ -76,6 +76,8 @@ class RouteState(Sharing):
         if not self.history.answered:
             self._note_unreached(call, outcome, now)
         decisions = self._judge(call, outcome, now)
+        if self.circuit.is_closed and self.dead is None and self.is_lost(now):
+            decisions += self._open("last rows", now, confirmed=True)  # its rows may go on elsewhere
         if self._stop is not None:
             if self.circuit.is_closed:
                 decisions += self._open("stop", now)

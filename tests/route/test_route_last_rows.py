@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds
 
-from llmbatch.route.decisions import CircuitMoved, Fail, OutageOver, Requeue, RetryAt
+from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, Requeue, RetryAt
 
 
 def held(story: Story, rows: int) -> None:
@@ -215,3 +215,26 @@ def test_a_route_that_answers_the_smallest_request_is_not_given_up_while_its_row
         story.wait(120.0)
         story.call(0, GOOD, "ping")
         assert not story.route.is_lost(story.now + 120.0)
+
+
+def test_many_rows_of_a_tenant_that_all_time_out_have_not_failed() -> None:
+    """Sent alone after an outage, into the next one: none was ever answered, and the time limit is to blame."""
+    story = Story(failure_threshold=3)
+    story.route.is_tenant = True
+    story.open()
+    for row in range(1, 7):
+        story.probe(row, FAILED)
+    story.wait(200.0)
+    story.route.judge_parked(story.now, [(row, FAILED) for row in range(1, 7)], many=True)
+    assert story.route.is_closed
+
+    decisions: list[Decision] = []
+    for _ in range(30):
+        for row in range(1, 7):
+            if story.route.dead is None:
+                decisions += story.call(row, TIMEOUT)
+
+    assert not [decision for decision in decisions if isinstance(decision, Fail)]
+    assert kinds(decisions[-2:]) == ["GiveUpRoute", "ParkUntil"]
+    assert story.route.dead is not None
+    assert "answers take longer than --timeout" in story.route.dead.message

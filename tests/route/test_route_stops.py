@@ -27,6 +27,7 @@ from route_states import (
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed, Tell
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import Candidates, Outage
 
 BAD_REQUEST = replace(REFUSED, scope="row")
@@ -454,6 +455,35 @@ def test_a_route_that_cannot_be_reached_is_lost_after_ten_minutes() -> None:
     story.call(2, TIMEOUT)
     story.now = began + 600.0
     assert story.route.is_lost(story.now)
+
+
+def test_a_route_that_is_lost_lets_its_rows_go_on_elsewhere() -> None:
+    """Its circuit opens, though chance could explain the few failures: rows wait in a closed one."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, TIMEOUT)
+    late = story.send(0, "ping")
+    story.wait(600.0)
+
+    assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed"]
+
+
+def test_tenants_need_not_each_find_out_that_a_route_answers_nobody() -> None:
+    """Where as many rows as the threshold have failed, of all tenants, one silent check more is enough."""
+    history = RouteHistory("m", answered_before=lambda: False)
+    stories = [Story(ever=False, can_check=True, failure_threshold=3) for _ in range(4)]
+    told: list[Decision] = []
+    for number, story in enumerate(stories):
+        story.route.history, story.route.is_tenant, story.route.label = history, True, f"m [tenant {number}]"
+        story.call(number + 1, TIMEOUT)
+        told += story.call(0, TIMEOUT, "ping")
+        if not story.route.is_closed:
+            story.go_to_probe()
+            told += story.probe(0, TIMEOUT, "ping")
+
+    assert [story.route.is_closed for story in stories] == [True, True, False, False]
+    assert [one.message for one in told if isinstance(one, Tell)] == [
+        "m has never answered, not even the smallest request within 60 s"
+    ]
 
 
 def confirmed_by(story: Story, outcome: Outcome) -> list[Decision]:

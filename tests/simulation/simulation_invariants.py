@@ -282,6 +282,8 @@ class Watch:
         if len(heard) != 1 or heard[0].hint_until <= now or heard[0].probe or heard[0].check:
             return
         until = now + event.pause
+        if not event.is_named and event.pause <= 1.0:
+            return  # the second that a route waits in any case
         if until >= heard[0].hint_until - 1e-3 and any(
             call.ended == math.inf and call.number > heard[0].number for call in calls
         ):
