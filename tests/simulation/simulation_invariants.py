@@ -208,6 +208,8 @@ class Watch:
     def _on_answer(self, event: CallEnded) -> None:
         ramp = self._ramp(event.route, event.at)  # with this call among those that a wait's end finds in flight
         place = self._place.pop((event.route, event.row), 0)
+        if not event.row and event.verdict is not None:
+            self._provider.check_ended(event.route)
         failing = self._failing[event.route]
         if event.verdict == "success":
             self._newest_success[event.route] = max(self._newest_success[event.route], place)
