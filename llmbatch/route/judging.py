@@ -324,7 +324,7 @@ class Judging(RouteBase):
             self.limit.restart(steady, self.circuit.serial, forget=False)
             if by_ping:
                 if not self.history.ever and self._unreached is None:
-                    self._unreached = outage.since
+                    self._unreached = now
                 self.window.clear(self.circuit.serial)
                 was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
                 if was_silent:

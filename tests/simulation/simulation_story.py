@@ -144,6 +144,8 @@ def draw_plan(seed: int) -> Plan:
     smallest = rng.choice(["", "", "", "", "passes", "fails"]) if has_good else ""
     if smallest == "fails" and other_model:
         smallest = ""  # then nothing could tell of a model whose last rows are bad
+    if smallest == "fails" and options.get("on_outage") == "defer" and _begins_with_bad_rows(bad, options):
+        smallest = ""  # all that is tried fails, and such a run is to end before it has tried the rest
     fates = [_draw_fate(rng) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))]
     return Plan(
         seed=seed,
@@ -160,6 +162,11 @@ def draw_plan(seed: int) -> Plan:
         smallest=smallest,
         most_waiting=rng.choice([10, 20]) if rng.random() < (0.6 if other_model else 0.1) else None,
     )
+
+
+def _begins_with_bad_rows(bad: dict[int, str], options: dict[str, Any]) -> bool:
+    """Whether the first rows are bad, as many as open the circuit."""
+    return all(number in bad for number in range(1, options["failure_threshold"] + 1))
 
 
 def _draw_bad(rng: Random, count: int, options: dict[str, Any], *, wants_bound: bool) -> dict[int, str]:
