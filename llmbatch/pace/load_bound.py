@@ -5,8 +5,8 @@ refusal makes the load beside which it came a bound only once nearly all of thos
 that load. From then on a refusal above the bound is explained by it: it says nothing about the row, and nothing has to
 wait. One request more is tried after more and more good answers; if it passes, more are tried each round trip.
 
-A refusal that the bound does not explain has another reason, such as a limit of the rate: after two of them nothing is
-bounded, and for a growing number of good answers none is learned.
+A refusal that the bound does not explain has another reason, such as a limit of the rate: after two of them at once, or
+three within a hundred good answers, nothing is bounded, and for a growing number of good answers none is learned.
 
 Pure: it counts answers. Constant memory.
 """
@@ -27,7 +27,7 @@ PASSES = 3
 """Requests above the bound that must pass to raise it; one may, as a server knows before us that it has answered."""
 
 MOST_DOUBT = 2.0
-"""Refusals that the bound does not explain, from which it is not the reason."""
+"""Refusals that the bound does not explain, less those that were made up for, from which it is not the reason."""
 
 FORGIVEN = 100.0
 """Good answers that make up for one of them."""
@@ -147,7 +147,7 @@ class LoadBound:
 
     def forget(self) -> None:
         """Forget the bound: as many as anybody wants to send are taken."""
-        self.most, self._least, self._span = math.inf, 0, FIRST_SPAN
+        self.most, self._least, self._doubt, self._span = math.inf, 0, 0.0, FIRST_SPAN
         self._note_idle()
 
     def _note_idle(self) -> None:

@@ -71,6 +71,137 @@ def is_following(client: Client) -> bool:
     return "a minute" in repr(client.rate)
 
 
+class Watched:
+    """A rate after its first refusal. Requests are answered as they are sent, at a time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.rate = DeliveredRate()
+        self.now = 0.0
+        self.number = 0
+        self.rate.refused(0, 1, self.now, self.now, is_repeat=False)
+
+    def good(self, answers: int = 1, *, load: int = 1, is_repeat: bool = False) -> None:
+        for _ in range(answers):
+            self._send()
+            self.rate.succeeded(self.number, load, self.now, is_repeat=is_repeat)
+
+    def refused(self, answers: int = 1, *, load: int = 1) -> None:
+        for _ in range(answers):
+            self._send()
+            self.rate.refused(self.number, load, self.now, self.now, is_repeat=False)
+
+    def _send(self) -> None:
+        self.number += 1
+        self.rate.send(self.number, self.now)
+
+    def begin_window(self) -> None:
+        """All of a window but its last answer, which comes just in time to be the last."""
+        self.good(18)
+        self.refused()
+        self.now += 10.0
+
+    def follow(self) -> None:
+        """Two windows, and so many good answers that the rate is no longer on trial."""
+        for _ in range(2):
+            self.begin_window()
+            self.good()
+        self.good(100)
+
+    @property
+    def is_following(self) -> bool:
+        return "a minute" in repr(self.rate)
+
+
+def test_two_windows_of_ten_seconds_and_twenty_answers_begin_it() -> None:
+    watched = Watched()
+    watched.begin_window()
+    watched.good()
+
+    watched.begin_window()
+
+    assert repr(watched.rate) == "<DeliveredRate watching>"
+    watched.good()
+    assert watched.is_following
+
+
+def test_answers_to_rows_that_were_refused_before_fill_no_window() -> None:
+    watched = Watched()
+    watched.begin_window()
+    watched.good()
+    watched.begin_window()
+
+    watched.good(is_repeat=True)
+
+    assert not watched.is_following
+
+
+def test_a_long_pause_ends_the_watch() -> None:
+    watched = Watched()
+
+    watched.rate.refused(1, 1, 0.0, 0.0, is_repeat=False, pause=10.0)
+
+    assert repr(watched.rate) == "<DeliveredRate idle>"
+
+
+def test_a_wait_names_the_rate_that_is_followed() -> None:
+    """As a limit that the provider has set, though it is only estimated: 19 requests succeeded in ten seconds."""
+    watched = Watched()
+    watched.follow()
+
+    wait = watched.rate.wait(watched.now)
+
+    assert wait.limit == "about 114 requests a minute, which no answer states"
+    assert wait.is_reported
+
+
+def test_eight_refusals_in_a_row_end_it() -> None:
+    """Where those before are made up for, and the limit of requests in flight is not the reason."""
+    watched = Watched()
+    watched.follow()
+    watched.good(400)
+
+    watched.refused(7)
+    assert watched.is_following
+    watched.refused()
+    assert not watched.is_following
+
+
+@pytest.mark.parametrize(("first", "second", "ends"), [(40, 40, True), (39, 40, False), (40, 39, False)])
+def test_two_refusals_above_all_good_loads_end_it(first: int, second: int, ends: bool) -> None:
+    """If at least forty good answers came before each: then the limit is one of requests in flight."""
+    watched = Watched()
+    watched.follow()
+    watched.refused()
+
+    for good in (first, second):
+        watched.good(good, load=5)
+        watched.refused(load=9)
+
+    assert watched.is_following is not ends
+
+
+@pytest.mark.parametrize("load", [9, 10])
+def test_what_passes_at_the_load_of_a_refusal_disproves_that(load: int) -> None:
+    watched = Watched()
+    watched.follow()
+    watched.good(40, load=5)
+    watched.refused(load=9)
+
+    watched.good(40, load=load)
+    watched.refused(load=12)
+
+    assert watched.is_following
+
+
+def test_a_rate_that_is_followed_again_is_told_again() -> None:
+    client = Client(bucket(1.0))
+    client.run(300.0)
+    client.rate.stop(client.now)
+    client.run(600.0)
+
+    assert client.told == pytest.approx([60.0, 60.0], rel=0.1)
+
+
 def test_nothing_waits_while_few_are_refused() -> None:
     """One in a hundred is no rate limit."""
     client = Client(at_random(0.01))

@@ -108,6 +108,21 @@ def test_a_sample_that_is_hardly_the_one_to_judge_by_asks_for_less() -> None:
     assert Sample(rows=3).needed(3, 0.01) == 10
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("rows", "others", "failures"), [(100, 50, 2), (10, 30, 1), (1, 60, 5), (200, 1, 1)])
+def test_the_chance_of_a_sample_is_that_of_its_rows(rate: float, rows: int, others: int, failures: int) -> None:
+    """Where all the others have failed as often, their most likely share among all rows is the one that was met."""
+    chance, share = rate**failures, others / (rows + others)
+    good = rows * math.log(1 - rate)
+    if share > chance:  # else all of them may be good
+        good += rows * math.log((1 - share) / (1 - chance))
+    sample = Sample(rows=rows, failed=7, unresolved={failures: others})
+
+    found = sample.log_likelihood(math.log(rate / (1 - rate)))
+
+    assert found == pytest.approx(7 * math.log(rate) + good + others * math.log(max(share, chance)), abs=1e-3)
+
+
 def test_all_attempts_are_the_size_of_a_sample() -> None:
     """Good, failed, and of rows that have no answer."""
     sample = Sample(rows=2, checks=3, failed=4, unresolved={2: 5})
