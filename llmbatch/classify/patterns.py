@@ -54,6 +54,7 @@ MONEY_CODES = _any(
     r"base_resp_1008",  # MiniMax, also inside a 200
     r"30001",  # SiliconFlow
     r"set_?limit_?exceeded",  # Volcengine's own limit of a model, which pauses it, 2026
+    r"token_quota_(?:reached|exhausted)",  # IBM watsonx at 403, in a list of errors
 )
 
 MONEY_WORDS = _any(
@@ -172,7 +173,8 @@ LONG_WORDS = _any(
 )
 
 FILTER_CODES = _any(
-    r"content_?filter\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
+    # Not Azure's "content_filter_error": the filter itself has failed.
+    r"content_?filter(?!_?error)\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
     r"moderation\w*|\w*policy_violation|invalid_prompt|bio_policy|cyber_policy|\w*safety\w*",
     r"prohibited_content|sensitive_\w+|\w*sensitive_?content\w*(?:\.\w+)?",  # the last: Volcengine
     r"data_?inspection_?failed",  # DashScope
@@ -220,6 +222,7 @@ MODEL_CODES = _any(
     r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(?:decommissioned|deprecated)",
     r"model_not_(?:active|available|supported)",  # Hugging Face's router, cline#5098, 2025-07
     r"model_terms_required|model_permission_\w+|key_model_access_denied",  # Groq; litellm's proxy
+    r"resource_does_not_exist|access_?denied\.unpurchased|model\.access_?denied",  # Databricks; DashScope
 )
 
 MODEL_WORDS = _any(
@@ -230,6 +233,7 @@ MODEL_WORDS = _any(
     r"model identifier is invalid|on-demand throughput isn['’]t supported",
     r"not supported by any provider you have enabled",  # Hugging Face's router, page-assist#727, 2025-10
     r"requires terms acceptance|模型不存在",  # Groq; Zhipu
+    r"model requires (?:a |an )?(?:\w+ )?subscription",  # Ollama's cloud, 403
 )
 
 MODEL_DOWN_WORDS = _any(
