@@ -375,7 +375,10 @@ def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
-    return BadBody(WEB_PAGE if is_web_page(text) else "invalid_body", plain_message(text) or "the answer is not JSON")
+    said = plain_message(text)
+    if said.startswith(("{", "[")):
+        said = f"the answer is not valid JSON: {said}"
+    return BadBody(WEB_PAGE if is_web_page(text) else "invalid_body", said or "the answer is not JSON")
 
 
 def _parse_body(body: bytes) -> _Body:
