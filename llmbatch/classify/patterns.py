@@ -214,6 +214,8 @@ ADDRESS_CODES = _any(
 ADDRESS_WORDS = _any(
     r"unexpected endpoint",  # LM Studio, inside a 200: bug-tracker#618, 2025
     r"(?:unknown|unrecognized|invalid|unsupported) (?:api )?(?:endpoint|path|route|request url|url \()",  # OpenAI, Groq
+    # nginx, 400: "The plain HTTP request was sent to HTTPS port"; Go: "Client sent an HTTP request to an HTTPS server."
+    r"http request (?:was sent )?to (?:an )?https (?:port|server)",
     r"cannot (?:post|get) /|no (?:such|matching) (?:endpoint|route|path)|no route matched",  # Express; Kong
     r"\b(?:endpoint|route|path) .{0,100}?(?:not found|does not exist|doesn't exist)",
 )
@@ -319,7 +321,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     LONG_WORDS: ("length", "token", "too long", "too large", "context", "prompt"),
     FILTER_WORDS: ("content", "flagged", "violat", "safety", "blocked ", "敏感", "不安全", "违规"),
     FLOP_WORDS: ("failed to", "failed_generation", "model "),
-    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
+    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot ", "https"),
     LACKING_WORDS: ("embedding", "support", "implemented", "--", "memory"),
 }
 """A message in lower case must contain one of these before a long pattern is tried: a tenth of the time."""

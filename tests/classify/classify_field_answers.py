@@ -364,4 +364,12 @@ FIELD = [
         "content_filter_error",
         retry=True,
     ),
+    elsewhere(
+        "nginx, http:// to a TLS port",
+        400,
+        "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
+        "wrong_address",
+        certain=False,
+    ),
+    elsewhere("Go, the same", 400, "Client sent an HTTP request to an HTTPS server.", "wrong_address", certain=False),
 ]
