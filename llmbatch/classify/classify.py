@@ -16,7 +16,14 @@ from urllib.parse import urlsplit
 from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.classify.body_rules import ROW_RULE
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
-from llmbatch.classify.error_bodies import is_code, is_sentence, is_web_page, plain_message, read_error_body
+from llmbatch.classify.error_bodies import (
+    error_within,
+    is_code,
+    is_sentence,
+    is_web_page,
+    plain_message,
+    read_error_body,
+)
 from llmbatch.classify.event_stream import assemble, read_stream
 from llmbatch.classify.exceptions import (
     AttachedResponse,
@@ -219,10 +226,20 @@ def _classify_failure(
     message = error_body.message or (bad_body.message if bad_body else "") or aside
     if not message and not body.whole:
         message = plain_message(body.text)
+    if "x-amzn-errortype" in headers:  # "ThrottlingException:http://internal.amazon.com/…"
+        codes = (*codes, headers["x-amzn-errortype"].partition(":")[0].strip()[:200])
+    # Refusals of one request may quote it, so only these are searched for the error of a provider behind a gateway.
+    within = error_within(message) if judged == 429 or judged >= 500 else None
+    if within is not None:
+        behind = read_error_body(within)
+        codes, blamed = (*codes, *behind.codes), within
+        message = message.partition("{")[0] + behind.message
     # A bad body with a success status is a failing answer, also for the hints.
-    pause = wait_hint(judged or 500, headers, blamed)
+    pause = wait_hint(judged or 500, headers, blamed, message)
     facts = Facts(judged, (*codes, *error_body.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
     rule, match = find_rule(facts)
+    if pause is None and rule.verdict == "throttled":  # a 429 that a gateway wrapped in another status
+        facts.retry_after = wait_hint(429, headers, blamed, message)
     if bad_body is not None and bad_body.row and rule.verdict == "failure":
         rule = ROW_RULE
     if 300 <= status < 400:
@@ -358,7 +375,10 @@ def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
-    return BadBody(WEB_PAGE if is_web_page(text) else "invalid_body", plain_message(text) or "the answer is not JSON")
+    said = plain_message(text)
+    if said.startswith(("{", "[")):
+        said = f"the answer is not valid JSON: {said}"
+    return BadBody(WEB_PAGE if is_web_page(text) else "invalid_body", said or "the answer is not JSON")
 
 
 def _parse_body(body: bytes) -> _Body:

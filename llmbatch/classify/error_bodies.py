@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from llmbatch.classify.retry_after import error_details
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
-__all__ = ["ErrorBody", "is_code", "is_sentence", "is_web_page", "plain_message", "read_error_body"]
+__all__ = ["ErrorBody", "error_within", "is_code", "is_sentence", "is_web_page", "plain_message", "read_error_body"]
 
 
 @dataclass(slots=True)
@@ -83,6 +83,8 @@ def _codes(inner: dict[str, JSON], body: dict[str, JSON]) -> Iterator[str]:
     details = list(error_details(body))
     metadata = inner.get("metadata")
     within = inner.get("innererror")
+    errors = body.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
     for holder, names in (
         *((detail, ("error_code",)) for detail in details),  # Anthropic
         (inner, ("code", "error_code")),
@@ -97,6 +99,10 @@ def _codes(inner: dict[str, JSON], body: dict[str, JSON]) -> Iterator[str]:
                 value = holder.get(name)
                 if isinstance(value, str) or type(value) is int:
                     yield str(value)[:200]
+    if isinstance(first, dict) and isinstance(first.get("code"), str):  # IBM watsonx
+        yield str(first["code"])[:200]
+    if isinstance(body.get("__type"), str):  # AWS: "com.amazon.coral.service#ThrottlingException"
+        yield str(body["__type"]).rpartition("#")[2][:200]
 
 
 _MESSAGE_FIELDS = (
@@ -120,6 +126,23 @@ _MESSAGE_FIELDS = (
 
 _MOST_ERRORS = 5
 _DEEPEST = 4
+
+
+def error_within(message: str) -> dict[str, JSON] | None:
+    """The error body that a gateway put as JSON into its own *message*, after words or not; None if there is none."""
+    start, end = message.find("{"), message.rfind("}")
+    if start < 0 or end - start > _MOST_WITHIN:
+        return None
+    try:
+        document = parse(message[start : end + 1])
+    except RawJsonError:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("error", document), dict):
+        return None
+    return document if _message_of(document, document.get("error"), document) else None
+
+
+_MOST_WITHIN = 20_000
 
 
 def _minimax_code(body: dict[str, JSON]) -> tuple[str, ...]:

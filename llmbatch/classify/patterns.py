@@ -54,6 +54,7 @@ MONEY_CODES = _any(
     r"base_resp_1008",  # MiniMax, also inside a 200
     r"30001",  # SiliconFlow
     r"set_?limit_?exceeded",  # Volcengine's own limit of a model, which pauses it, 2026
+    r"token_quota_(?:reached|exhausted)",  # IBM watsonx at 403, in a list of errors
 )
 
 MONEY_WORDS = _any(
@@ -172,7 +173,8 @@ LONG_WORDS = _any(
 )
 
 FILTER_CODES = _any(
-    r"content_?filter\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
+    # Not Azure's "content_filter_error": the filter itself has failed.
+    r"content_?filter(?!_?error)\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
     r"moderation\w*|\w*policy_violation|invalid_prompt|bio_policy|cyber_policy|\w*safety\w*",
     r"prohibited_content|sensitive_\w+|\w*sensitive_?content\w*(?:\.\w+)?",  # the last: Volcengine
     r"data_?inspection_?failed",  # DashScope
@@ -212,6 +214,8 @@ ADDRESS_CODES = _any(
 ADDRESS_WORDS = _any(
     r"unexpected endpoint",  # LM Studio, inside a 200: bug-tracker#618, 2025
     r"(?:unknown|unrecognized|invalid|unsupported) (?:api )?(?:endpoint|path|route|request url|url \()",  # OpenAI, Groq
+    # nginx, 400: "The plain HTTP request was sent to HTTPS port"; Go: "Client sent an HTTP request to an HTTPS server."
+    r"http request (?:was sent )?to (?:an )?https (?:port|server)",
     r"cannot (?:post|get) /|no (?:such|matching) (?:endpoint|route|path)|no route matched",  # Express; Kong
     r"\b(?:endpoint|route|path) .{0,100}?(?:not found|does not exist|doesn't exist)",
 )
@@ -220,6 +224,7 @@ MODEL_CODES = _any(
     r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(?:decommissioned|deprecated)",
     r"model_not_(?:active|available|supported)",  # Hugging Face's router, cline#5098, 2025-07
     r"model_terms_required|model_permission_\w+|key_model_access_denied",  # Groq; litellm's proxy
+    r"resource_does_not_exist|access_?denied\.unpurchased|model\.access_?denied",  # Databricks; DashScope
 )
 
 MODEL_WORDS = _any(
@@ -230,6 +235,7 @@ MODEL_WORDS = _any(
     r"model identifier is invalid|on-demand throughput isn['’]t supported",
     r"not supported by any provider you have enabled",  # Hugging Face's router, page-assist#727, 2025-10
     r"requires terms acceptance|模型不存在",  # Groq; Zhipu
+    r"model requires (?:a |an )?(?:\w+ )?subscription",  # Ollama's cloud, 403
 )
 
 MODEL_DOWN_WORDS = _any(
@@ -315,7 +321,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     LONG_WORDS: ("length", "token", "too long", "too large", "context", "prompt"),
     FILTER_WORDS: ("content", "flagged", "violat", "safety", "blocked ", "敏感", "不安全", "违规"),
     FLOP_WORDS: ("failed to", "failed_generation", "model "),
-    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
+    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot ", "https"),
     LACKING_WORDS: ("embedding", "support", "implemented", "--", "memory"),
 }
 """A message in lower case must contain one of these before a long pattern is tried: a tenth of the time."""

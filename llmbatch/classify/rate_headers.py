@@ -100,7 +100,7 @@ _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "mon
 _PER_SECOND = frozenset({"tokenlimit"})
 """Families of headers whose limits are per second though no word says so."""
 
-_match_name = re.compile(r"(llm_provider-)?(?:x-|anthropic-)?(ratelimit|tokenlimit)-([a-z-]{1,60})", re.A).fullmatch
+_match_name = re.compile(r"(llm_provider-)?(?:x-|anthropic-)?(rate-?limit|tokenlimit)-([a-z-]{1,60})", re.A).fullmatch
 _match_number = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.A).fullmatch
 
 _Dimension = tuple[str, LimitKind, float | None]

@@ -1,10 +1,11 @@
 """Parses every form of "retry after" into seconds.
 
-The sources, first that parses: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after`` (seconds or an HTTP date),
-``google.rpc.RetryInfo`` in the error body, the reset time of an exhausted rate limit (``x-ratelimit-reset-*``,
-``anthropic-ratelimit-*-reset``), the ``estimated_time`` of a 503 (Hugging Face, while it loads a model), and last the
-words of a 429 ("Please try again in 6m0s"). Zero, negative, past, above 400 days or garbage means *unknown*, and the
-next source is tried; the result is never 0.
+The sources, first that parses: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after`` (seconds or an HTTP date;
+also ``30s`` or an instant) and other headers named so, ``google.rpc.RetryInfo`` and members such as ``retry_after`` in
+the error body, the reset time of an exhausted rate limit (``x-ratelimit-reset-*``, ``anthropic-ratelimit-*-reset``),
+the ``estimated_time`` of a 503 (Hugging Face, while it loads a model), and last the words of a 429, 503 or 529
+("Please try again in 6m0s", :mod:`llmbatch.classify.retry_words`). Zero, negative, past, above 400 days or garbage
+means *unknown*, and the next source is tried; the result is never 0.
 
 The local clock is not used. A time is read relative to the answer's own ``date`` header, because the two clocks may
 differ by more than the wait; without that header a time is ignored. Long waits are not shortened.
@@ -16,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from llmbatch.classify.retry_words import wait_in_words
 from llmbatch.core.raw_json import JSON
 
 __all__ = ["ON_ANY_ANSWER", "answered_at", "error_details", "reset_seconds", "wait_hint"]
@@ -36,26 +38,30 @@ _SPAN = r"\d{1,15}(?:\.\d{1,15})?(?:ns|us|µs|ms|s|m|h|d)"
 _span_parts = re.compile(r"(\d+(?:\.\d+)?)([a-zµ]+)", re.ASCII).findall
 _span = re.compile(rf"(?:{_SPAN}){{1,6}}", re.ASCII).fullmatch
 
-_WORD_UNITS = r"milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|ms|s|m|h|d"
-_wait_words = re.compile(
-    # "Your quota will reset after 8h44m7s." (Gemini, gemini-cli#13004, 2025-11); "Please wait 60 seconds" (GitHub)
-    r"(?:(?:try again|retry|will reset)\s+(?:in|after)|please wait)\s+(?:about\s+|approximately\s+)?"
-    rf"((?:\d{{1,15}}(?:\.\d{{1,15}})?\s?(?:{_WORD_UNITS})(?![a-z])[\s,]{{0,2}}){{1,4}})",
-    re.ASCII | re.IGNORECASE,
-).search
-_word_parts = re.compile(rf"(\d+(?:\.\d+)?)\s?({_WORD_UNITS})(?![a-z])", re.ASCII | re.IGNORECASE).findall
+_compact = re.compile(r"[-_]").sub
+_FIELDS = {
+    **dict.fromkeys(("retryafter", "retryafterseconds", "retryafters", "retryin", "waitseconds"), 1.0),
+    **dict.fromkeys(("resetsinseconds", "resetinseconds", "resetsat", "resetat", "retryat"), 1.0),
+    **dict.fromkeys(("retryafterms", "retryaftermilliseconds", "retrydelayms"), 1e-3),
+}
+"""Members of error bodies that name a wait, without ``-`` and ``_`` and in lower case, and the seconds of their unit.
+
+Discord and Cloudflare ``retry_after``, express-rate-limit ``retryAfter``, OpenRouter ``metadata.retry_after_seconds``,
+OpenAI's plans ``resets_in_seconds`` (2026).
+"""
 
 
-def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | None:
+def wait_hint(status: int, headers: Mapping[str, str], body: JSON, message: str = "") -> float | None:
     """Seconds to wait that the answer names, None if it names no valid wait; never 0.
 
     Args:
-        status: the HTTP status; reset headers and the body count from 400 on, words on 429 only.
+        status: the HTTP status; reset headers and the body count from 400 on, words on 429, 503 and 529 only.
         headers: names in lower case.
         body: the parsed body, None if it is not JSON.
+        message: what the body says, in words, if it is not where most providers put it.
     """
     now = answered_at(headers)
-    for source in _sources(status, headers, body, now):
+    for source in _sources(status, headers, body, message, now):
         if source is not None and 0.0 < source <= _LONGEST:  # false for NaN
             return source
     return None
@@ -75,27 +81,53 @@ def error_details(body: JSON) -> Iterator[dict[str, JSON]]:
             yield detail
 
 
-def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime | None) -> Iterator[float | None]:
+def _sources(
+    status: int, headers: Mapping[str, str], body: JSON, message: str, now: datetime | None
+) -> Iterator[float | None]:
     for prefix in _PREFIXES:
         for name in _MILLISECONDS:
             yield _seconds(headers.get(prefix + name, ""), 1e-3)
-        after = headers.get(prefix + "retry-after", "").strip()
-        yield _seconds(after, 1.0)
-        yield _until(_http_date(after), now)
+        yield _named(headers.get(prefix + "retry-after", ""), now)
     if status < 400:
         return
+    for name, value in headers.items():
+        if "retry-after" in name and name not in ON_ANY_ANSWER:
+            yield _seconds(value, 1e-3) if name.endswith(("-ms", "-milliseconds")) else _named(value, now)
     for detail in error_details(body):
         if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
             yield _duration(detail.get("retryDelay"))
-    yield _longest_reset(headers, now)
+    yield from _in_fields(body, now)
+    yield _longest_reset(headers, now, is_only=status == 429)
     yield _longest_reset(_forwarded_headers(body), now)
     yield _ietf_reset(headers)
     if status == 503 and isinstance(body, dict):
         yield _seconds(str(body.get("estimated_time", "")), 1.0)
-    if status == 429:
-        yield _in_words(_message(body))
+    words = (_message(body) or message)[:2000]
+    if status in (429, 503, 529):
+        yield wait_in_words(words, now)
     if status in (403, 429):
-        yield _replenished(_message(body))
+        yield _replenished(words)
+
+
+def _named(value: str, now: datetime | None) -> float | None:
+    """Seconds of a ``retry-after``: a number, a date, and what servers make of it (``30s``, ``30, 30``, an instant)."""
+    value = value.strip()
+    first, comma, _ = value.partition(",")
+    wait = reset_seconds(first.strip() if comma and _number(first.strip()) else value, now)
+    return _until(_http_date(value), now) if wait is None else wait
+
+
+def _in_fields(body: JSON, now: datetime | None) -> Iterator[float | None]:
+    """Waits in members of the error, its details and its metadata."""
+    error = _error_object(body)
+    for holder in (error, body, error.get("metadata"), error.get("detail"), *error_details(body)):
+        for name, value in holder.items() if isinstance(holder, dict) else ():
+            scale = _FIELDS.get(_compact("", name).lower()) if len(name) <= 30 else None
+            if scale is None or isinstance(value, bool) or not isinstance(value, int | float | str):
+                continue
+            text = str(value)[:50]
+            wait = _seconds(text, scale)
+            yield reset_seconds(text, now) if wait is None or (scale == 1.0 and wait >= _FIRST_EPOCH) else wait
 
 
 def _seconds(text: str, scale: float) -> float | None:
@@ -149,19 +181,22 @@ def _spelled(text: str) -> float | None:
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _span_parts(text))
 
 
-def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    """The longest wait until an exhausted limit is refilled."""
+def _longest_reset(headers: Mapping[str, str], now: datetime | None, *, is_only: bool = False) -> float | None:
+    """The longest wait until an exhausted limit is refilled. *is_only*: also if the answer never says what remains."""
     waits = [0.0]
+    is_only = is_only and not any("remaining" in name for name in headers)
     for spelled, value in headers.items():
         name = spelled.lower()
-        if "-reset" not in name or ("ratelimit-" not in name and "tokenlimit-" not in name):
+        if "-reset" not in name or not _is_limit(name):
             continue
-        left = _seconds(headers.get(name.replace("-reset", "-remaining", 1), ""), 1.0)
-        wait = reset_seconds(value.strip(), now) if left == 0.0 else None
+        left = headers.get(name.removesuffix("-after").replace("-reset", "-remaining", 1), "0" if is_only else "")
+        wait = reset_seconds(value.strip(), now) if _seconds(left, 1.0) == 0.0 else None
         if wait is not None and wait <= _LONGEST:
             waits.append(wait)
     return max(waits)
 
+
+_is_limit = re.compile(r"(?:rate-?|token)limit-").search
 
 _ietf_left = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
 _ietf_wait = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
@@ -219,19 +254,6 @@ def _rfc3339(text: str) -> datetime | None:
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
-def _in_words(message: str) -> float | None:
-    found = _wait_words(message)
-    if found is None:
-        return None
-    return sum(float(number) * _word_seconds(unit.lower()) for number, unit in _word_parts(found[1]))
-
-
-def _word_seconds(unit: str) -> float:
-    if unit.startswith(("ms", "milli")):
-        return 1e-3
-    return _UNIT_SECONDS[unit[0]]
-
-
 def _error_object(body: JSON) -> dict[str, JSON]:
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
@@ -245,7 +267,7 @@ def _message(body: JSON) -> str:
     message = _error_object(body).get("message")
     if message is None and isinstance(body, dict):
         message = body.get("error") or body.get("detail")
-    return message[:2000] if isinstance(message, str) else ""
+    return message if isinstance(message, str) else ""
 
 
 def _forwarded_headers(body: JSON) -> dict[str, str]:

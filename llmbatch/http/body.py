@@ -11,7 +11,7 @@ from llmbatch.core.errors import TransportError
 if TYPE_CHECKING:
     from llmbatch.http.connection import Connection
 
-__all__ = ["CODINGS", "DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Decompressor"]
+__all__ = ["CODINGS", "DEFAULT_ANSWER_MEMORY", "UNCODED", "AnswerMemory", "Decompressor"]
 
 DEFAULT_ANSWER_MEMORY = 512_000_000
 """Default limit of bytes that all answers in flight share."""
@@ -19,6 +19,9 @@ DEFAULT_ANSWER_MEMORY = 512_000_000
 _GZIP = 16 + zlib.MAX_WBITS
 CODINGS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 """Window bits by content coding."""
+
+UNCODED = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "chunked"})
+"""What servers name in ``content-encoding`` though the body is not compressed."""
 
 _INPUT_BYTES = 16 * 1024
 _OUTPUT_BYTES = 1024 * 1024

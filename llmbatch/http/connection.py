@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from llmbatch.core.calls import Reply
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.http.body import CODINGS, AnswerMemory, Decompressor
+from llmbatch.http.body import CODINGS, UNCODED, AnswerMemory, Decompressor
 from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_running, not_sent
 
 __all__ = ["Connection", "ends_with_connection", "joined_headers", "lenient_parser"]
@@ -23,6 +23,8 @@ _numbers = itertools.count(1)
 _names: dict[bytes, str] = {}
 """Names of fields as they came, to those in lower case."""
 _MOST_NAMES, _LONGEST_NAME = 1024, 100
+
+_LONGEST_CODING = 8
 
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those that need no file handle
 
@@ -191,7 +193,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field of the head, or of a trailer (never read). Raises for too many or too long ones."""
-        if len(value) > _MAX_FIELD_BYTES or len(self._fields) >= _MAX_FIELDS or b"\0" in value:
+        if len(value) > _MAX_FIELD_BYTES or len(self._fields) >= _MAX_FIELDS:
+            words = f"{self.place} sent a header of more than {_MAX_FIELD_BYTES} bytes, or more than {_MAX_FIELDS}"
+            raise self._fault("garbage", words)
+        if b"\0" in value:
             raise ValueError(name)
         self._fields.append((name, value))
 
@@ -200,8 +205,11 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if self._is_complete or status < 200:
             return
-        self._reply = Reply(status, joined_headers(self._fields), b"")
+        headers = joined_headers(self._fields)
+        self._reply = Reply(status, headers, b"")
         self._is_complete = self._is_tunnel
+        if "transfer-encoding" in headers and "content-length" in headers:
+            self.is_open = False  # the chunks count (RFC 9112, section 6.3), but who sends both may be mistaken
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body, decompressed, up to the limits."""
@@ -226,10 +234,11 @@ class Connection(asyncio.Protocol):
 
     def _new_decompressor(self, encoding: str, first: int) -> Decompressor | None:
         coding = encoding.strip().lower()
-        if coding in ("", "identity"):
+        if coding in UNCODED:
             return None
         if coding not in CODINGS:
-            raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested")
+            name = f" ({coding})" if len(coding) <= _LONGEST_CODING else ""  # a longer one may be anything, even a key
+            raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested{name}")
         return Decompressor(coding, first)
 
     def on_message_complete(self) -> None:
@@ -286,9 +295,12 @@ class Connection(asyncio.Protocol):
 def lenient_parser(protocol: object) -> HttpResponseParser:
     """A parser that tells *protocol* what it finds."""
     parser = HttpResponseParser(protocol)
-    # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
+    # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes, a length beside chunks.
     parser.set_dangerous_leniencies(
-        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        lenient_headers=True,
+        lenient_chunked_length=True,
+        lenient_optional_cr_before_lf=True,
+        lenient_spaces_after_chunk_size=True,
     )
     return parser
 

@@ -5,6 +5,7 @@ The source and date of each kind stand beside its pattern in :mod:`llmbatch.clas
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 
@@ -82,6 +83,22 @@ DOWN = ("failure", "provider", "model_unavailable")
 LM_STUDIO_LONG = "the model is loaded with context length of only 4096 tokens, which is not enough"
 LONG, NO, NETWORK, BAD = "context_length_exceeded", "model_not_found", "network_not_allowed", "invalid_params"
 PACE = "rate_limit_exceeded"
+
+DAY = {
+    "error": {
+        "code": 429,
+        "message": "You exceeded your current quota.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [
+            {"@type": "x/google.rpc.QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]},
+            {"@type": "x/google.rpc.RetryInfo", "retryDelay": "17s"},
+        ],
+    }
+}
+WRAPPED_DAY = f"litellm.RateLimitError: VertexAIException - {json.dumps(DAY, indent=2)}. Received Model Group=x"
+QUOTA_WITHIN = 'upstream: {"error": {"message": "Out of it", "type": "insufficient_quota"}}'
+OVERLOADED_WITHIN = '{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}'
+AWS = "com.amazon.coral.service#ThrottlingException"
 
 FIELD = [
     # 1. What a filter refuses, on a status that elsewhere means the key.
@@ -313,4 +330,46 @@ FIELD = [
         "RESOURCE_EXHAUSTED",
     ),
     pace("Together's free tier", 429, error("Your rate limit is 60 queries per minute.", type="credit_limit"), PACE),
+    # Found by variants of the above, 2026-11: a provider's error that a gateway put into its own message.
+    spent("litellm, Gemini's day", 429, error(WRAPPED_DAY, code="429"), "daily_quota_exhausted"),
+    spent("the same, as 500", 500, error(WRAPPED_DAY, code="500"), "daily_quota_exhausted"),
+    spent("a quota within", 500, error(QUOTA_WITHIN), says="upstream: Out of it"),
+    Answer("overload within", 502, error(OVERLOADED_WITHIN), "failure", "provider", "overloaded_error", retry=True),
+    row("an echo", 400, error(QUOTA_WITHIN), "http_400"),
+    # Codes in a list of errors, in a header, and in AWS's own member.
+    spent("watsonx", 403, {"errors": [{"code": "token_quota_reached", "message": "x"}]}, "token_quota_reached"),
+    pace("Bedrock", 400, {"__type": AWS, "message": "Rate exceeded"}, "ThrottlingException"),
+    pace(
+        "Bedrock, in a header",
+        400,
+        {"message": "Rate exceeded"},
+        "ThrottlingException",
+        headers={"x-amzn-errortype": "ThrottlingException:http://internal.example/"},
+    ),
+    pace("wrapped, with a wait", 400, error("Rate limit reached. Try again in 20s"), PACE, retry_after=20.0),
+    no_model("Ollama's cloud", 403, {"error": "this model requires a subscription, upgrade for access"}, NO),
+    no_model(
+        "Databricks",
+        404,
+        {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Endpoint x does not exist"},
+        "RESOURCE_DOES_NOT_EXIST",
+    ),
+    no_model("DashScope", 403, {"code": "AccessDenied.Unpurchased", "message": "x"}, "AccessDenied.Unpurchased"),
+    Answer(
+        "Azure's filter is down",
+        500,
+        error("x", code="content_filter_error"),
+        "failure",
+        "provider",
+        "content_filter_error",
+        retry=True,
+    ),
+    elsewhere(
+        "nginx, http:// to a TLS port",
+        400,
+        "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
+        "wrong_address",
+        certain=False,
+    ),
+    elsewhere("Go, the same", 400, "Client sent an HTTP request to an HTTPS server.", "wrong_address", certain=False),
 ]

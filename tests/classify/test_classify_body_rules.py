@@ -1202,6 +1202,13 @@ def test_midnight_in_california_is_known_without_time_zone_data(monkeypatch: pyt
     assert outcome.retry_after == pytest.approx(20 * 3600.0)
 
 
+def test_a_body_that_looks_like_json_and_is_none_says_so() -> None:
+    """Its beginning alone, which is usual, explains nothing."""
+    outcome = judge(200, b'{"choices": [], "logprob": NaN}')
+
+    assert outcome.message.startswith("the answer is not valid JSON: {")
+
+
 def test_a_redirect_names_the_host_and_nothing_else_of_its_target() -> None:
     """The path or query may carry the key or the prompt."""
     outcome = judge(307, b"", {"location": f"https://user:{KEY}@login.example.com/path?key={KEY}"})

@@ -161,6 +161,13 @@ def test_limits_are_read_from_the_headers_of(case: str) -> None:
     assert read_rate_limits(headers) == tuple(limits)
 
 
+def test_names_may_be_spelled_with_another_dash() -> None:
+    """As many frameworks do."""
+    headers = {"x-rate-limit-limit": "60", "x-rate-limit-remaining": "7", "x-rate-limit-reset": "30"}
+
+    assert read_rate_limits(headers) == (RateLimit("requests", 60.0, 7.0, 30.0, None),)
+
+
 def test_names_may_be_spelled_in_capitals() -> None:
     """HTTP does not care."""
 

@@ -45,6 +45,11 @@ def said(message: str) -> JSON:
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after-ms": "0", "retry-after": "9"}, 9.0),
         ({"retry-after-ms": "soon", "x-ms-retry-after-ms": "-5", "retry-after": "9"}, 9.0),
+        ({"retry-after": "30s"}, 30.0),
+        ({"retry-after": "1m3.5s"}, 63.5),
+        ({"retry-after": "30, 30"}, 30.0),
+        ({"retry-after": "2026-11-23T12:01:30Z", "date": DATE}, 90.0),
+        ({"retry-after": str(NOON + 90), "date": DATE}, 90.0),
     ],
 )
 @pytest.mark.parametrize("status", [200, 302, 400, 429, 503])
@@ -233,7 +238,7 @@ def test_openrouters_headers_inside_the_body_count() -> None:
     ],
 )
 def test_the_words_of_a_429_are_the_last_resort(message: str, seconds: float) -> None:
-    """In an error object, a flat body, or a bare error string; on a 429 only, after every header."""
+    """In an error object, a flat body, or a bare error string; on a 429, 503 or 529, after every header."""
     assert wait_hint(429, {}, said(message)) == pytest.approx(seconds)
     assert wait_hint(429, {}, {"message": message}) == pytest.approx(seconds)
     assert wait_hint(429, {}, {"error": message}) == pytest.approx(seconds)
@@ -250,12 +255,95 @@ def test_words_without_a_time_are_unknown(message: str) -> None:
     assert wait_hint(429, {}, said(message)) is None
 
 
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Request was throttled. Expected available in 30 seconds.", 30.0),
+        ("reduced to 6 requests per minute. Your rate limit resets in ~30s.", 30.0),
+        ("Please retry your request after 30 seconds", 30.0),
+        ("You must wait 30 seconds before trying again", 30.0),
+        ("Please try again later, in 1 minute and 30 seconds.", 90.0),
+        ("slow down; retry-after: 30", 30.0),
+        ("{'error': {'details': [{'retryDelay': '13s'}]}}", 13.0),
+        ("retry_after_ms=1500, sorry", 1.5),
+        ("Your limit will reset at 2026-11-23T12:05:00Z.", 300.0),
+        ("Try again after 2026-11-23 14:05:00 +02:00", 300.0),
+        ("Your limit will reset at 2026-11-23 12:05:00.", None),
+        ("retry-after: 2026-11-23", None),
+        ("we waited 30 seconds", None),
+        ("limit of 5 in 30 seconds", None),
+    ],
+)
+def test_a_wait_in_other_words_is_read(message: str, seconds: float | None) -> None:
+    """As frameworks and gateways say it; an instant only with a time zone, and against the answer's date."""
+    assert wait_hint(429, {"date": DATE}, said(message)) == seconds
+    assert wait_hint(503, {"date": DATE}, {"detail": {"error": "busy", "reason": "x"}}, message) == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"message": "You are being rate limited.", "retry_after": 64.57, "global": False}, 64.57),
+        ({"title": "Error 1015", "retryable": True, "retry_after": 30}, 30.0),
+        ({"error": {"message": "x", "retryAfter": "12"}}, 12.0),
+        ({"error": {"message": "x", "retry_after_ms": 1500}}, 1.5),
+        ({"error": {"message": "x", "retryAfter": "1m3s"}}, 63.0),
+        ({"error": {"message": "x", "metadata": {"retry_after_seconds": 7}}}, 7.0),
+        ({"error": {"type": "x", "resets_at": NOON + 90}}, 90.0),
+        ({"error": {"type": "x", "details": [{"retry-after": 7}]}}, 7.0),
+        ({"error": "x", "retry_after": True}, None),
+        ({"error": "x", "retry_after": None}, None),
+        ({"error": "x", "retry_after": -3}, None),
+        ({"error": "x", "retry_after": 10**400}, None),
+        ({"error": "x", "retried": 5}, None),
+    ],
+)
+def test_a_wait_in_a_member_of_the_error_is_read(body: JSON, seconds: float | None) -> None:
+    """Discord, Cloudflare, Express and others name it beside the message, in a header too or not."""
+    assert wait_hint(429, {"date": DATE}, body) == seconds
+    assert wait_hint(503, {"date": DATE}, body) == seconds
+    assert wait_hint(200, {"date": DATE}, body) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-retry-after": "30"}, 30.0),
+        ({"x-ratelimit-retry-after": "30s"}, 30.0),
+        ({"x-rate-limit-retry-after-milliseconds": "1500"}, 1.5),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": str(NOON + 30)}, 30.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "x", "x-ratelimit-reset-after": "30.5"}, 30.5),
+        ({"x-ratelimit-remaining": "4", "x-ratelimit-reset-after": "30.5"}, None),
+        ({"x-ratelimit-reset": "30"}, 30.0),
+        ({"anthropic-ratelimit-unified-reset": str(NOON + 30), "anthropic-ratelimit-unified-status": "rejected"}, 30.0),
+    ],
+)
+def test_waits_under_other_names_are_read(headers: dict[str, str], seconds: float | None) -> None:
+    """A reset alone is the wait of a 429, if nothing says what remains; other statuses were not stopped by it."""
+    assert wait_hint(429, {"date": DATE, **headers}, None) == seconds
+    if "x-ratelimit-reset" in headers and len(headers) == 1:
+        assert wait_hint(500, {"date": DATE, **headers}, None) is None
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["error", "details", "message", "metadata", "headers", "@type", "retryDelay", "detail"]),
+            st.sampled_from(
+                [
+                    "error",
+                    "details",
+                    "message",
+                    "metadata",
+                    "headers",
+                    "@type",
+                    "retryDelay",
+                    "detail",
+                    "retry_after",
+                    "resetAt",
+                ]
+            ),
             inner,
             max_size=4,
         )

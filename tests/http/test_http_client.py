@@ -425,6 +425,7 @@ WHOLE = [
     pytest.param(whole(zlib.compress(GOOD_BODY), headers=b"Content-Encoding: deflate\r\n"), id="deflate"),
     pytest.param(whole(zlib.compress(GOOD_BODY)[2:-4], headers=b"Content-Encoding: deflate\r\n"), id="deflate-bare"),
     pytest.param(whole(headers=b"Content-Encoding: identity\r\n"), id="identity"),
+    pytest.param(whole(headers=b"Content-Encoding: UTF-8\r\n"), id="no-encoding"),
     pytest.param(
         whole(headers=b"".join(b"X-Long-%d: %s\r\n" % (i, b"x" * 1000) for i in range(40))), id="40-kB-in-40-headers"
     ),
@@ -457,6 +458,32 @@ async def test_html_error_page_is_an_answer(transport: HttpTransport) -> None:
         reply = await transport.post(request_to(server.url), timeout=5)
 
     assert (reply.status, reply.body) == (502, b"<html>bad gateway</html>")
+
+
+async def test_the_chunks_of_an_answer_count_more_than_its_length(transport: HttpTransport) -> None:
+    """As RFC 9112 says of a server that sends both; but its connection is not trusted with another request."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD_BODY), GOOD_BODY)
+    async with raw_server(answering(answer, then_close=False)) as server:
+        replies = [await transport.post(request_to(server.url), timeout=5) for _ in range(2)]
+
+    assert [(reply.status, reply.body) for reply in replies] == [(200, GOOD_BODY)] * 2
+    assert server.accepted == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (whole(headers=b"X-Long: %s\r\n" % (b"x" * 8_200)), "sent a header of more than 8190 bytes"),
+        (whole(b"\x0b\x02\x80", headers=b"Content-Encoding: br\r\n"), "encoding that was not requested (br)"),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_named(transport: HttpTransport, answer: bytes, words: str) -> None:
+    """That it is not HTTP would mislead."""
+    async with raw_server(answering(answer, then_close=False)) as server:
+        error = await fault_of(transport, server.url)
+
+    assert words in str(error)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -116,8 +116,9 @@ def test_a_refusal_ends_an_upload_early() -> None:
         ("200 OK\r\nTransfer-Encoding: chunked", b"6\r\nhello\n\r\n5\r\nworld\r\n0\r\n\r\n"),
         ("200 OK", b"hello\nworld"),
         ("200 OK\r\nContent-Encoding: gzip", gzip.compress(b"hello\nworld")),
+        ("200 OK\r\nContent-Encoding: none", b"hello\nworld"),
     ],
-    ids=["length", "chunked", "until the end", "gzip"],
+    ids=["length", "chunked", "until the end", "gzip", "no encoding"],
 )
 def test_a_download_is_given_as_it_was_meant(head: str, body: bytes) -> None:
     """Whatever frames or compresses it."""
