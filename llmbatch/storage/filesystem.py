@@ -21,6 +21,7 @@ if sys.platform == "win32":
     from llmbatch.storage import windows
 else:
     import fcntl
+    import resource
 
 __all__ = [
     "FILESYSTEM",
@@ -152,6 +153,13 @@ class Filesystem:
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """Write some of *data*, at the end of a file that was opened to append; return the number of bytes."""
         return os.write(fd, data)
+
+    def check_limit(self, size: int) -> None:
+        """Raise ``OSError`` (``EFBIG``) if this process may write no file of *size* bytes (``ulimit -f``)."""
+        if sys.platform != "win32":
+            most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            if most != resource.RLIM_INFINITY and size > most:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     def truncate(self, fd: int, size: int) -> None:
         """Truncate the file to *size* bytes."""

@@ -119,9 +119,34 @@ def test_a_limit_of_file_sizes_ends_with_74(tmp_path: Path) -> None:
         assert "ulimit -f" in ended.stderr
         assert 5 < done < 150
         assert job.output.read_bytes().endswith(b"\n")
+        sent = len(job.server.arrivals)
+
+        again = job.run(before=("prlimit", "--fsize=20000"))
+
+        assert (again.code, len(job.server.arrivals)) == (74, sent)  # no more is paid for that cannot be kept
+        assert "ulimit -f" in again.stderr
         job.finish_in_peace()
     finally:
         job.close()
+
+
+def test_a_name_that_leaves_no_room_for_those_of_sidecars_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """The file itself could be made."""
+    job = Job(tmp_path / "a", rows=3)
+    job.output = job.folder / ("o" * 244 + ".jsonl")
+
+    try:
+        ended = job.run("-q")
+    finally:
+        job.close()
+
+    assert ended.code == 2
+    assert ended.stderr.splitlines() == [
+        f"error: {job.output}: the name is too long: files beside it have longer ones",
+        "hint: write to a file with a shorter name (-o)",
+    ]
+    assert not job.server.arrivals
+    assert not job.output.exists()
 
 
 def test_a_device_that_is_full_ends_with_74(tmp_path: Path) -> None:
