@@ -8,7 +8,8 @@ use. Three concepts:
 * **Lease**: a probe holds its slot for a bounded time; then the next call may replace it. A replaced probe that still
   succeeds counts, as long as the circuit is half-open: its calls may take longer than a lease.
 
-Failures are classified by the caller.
+Failures are classified by the caller. Here the circuit opens by failures in a row; shares of a window are judged in
+:mod:`llmbatch.breaker.rates`, calls that nobody answers in :mod:`llmbatch.breaker.stall`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Classifies a reply or an exception into an :class:`~llmbatch.core.calls.Outcome`.
 
-This module gathers the facts and fills in the outcome; the rules are the table in :mod:`llmbatch.classify.table`,
+This module gathers the facts and fills in the outcome; the rules are the table in :mod:`llmbatch.classify.body_rules`,
 and for requests without a reply :mod:`llmbatch.classify.faults`.
 Whether a refusal is the row's fault or an outage in disguise depends on other rows' answers, which the runner knows.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.classify.body_rules import ROW_RULE
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
 from llmbatch.classify.error_bodies import is_code, is_sentence, is_web_page, plain_message, read_error_body
 from llmbatch.classify.event_stream import assemble, read_stream
@@ -38,7 +39,6 @@ from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import ON_ANY_ANSWER, wait_hint
 from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import ID_HEADERS, Masker, request_id, safe_body, shorten, token
-from llmbatch.classify.table import ROW_RULE
 from llmbatch.classify.tiers import billed_tier
 from llmbatch.classify.usage import COST_HEADER, with_cost_of
 from llmbatch.core.calls import CIRCUIT_OPEN, EMPTY_BODY, WEB_PAGE, Outcome, Reply

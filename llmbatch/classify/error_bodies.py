@@ -1,6 +1,6 @@
 """Reads codes and message out of error bodies, in the shapes of all known providers.
 
-What an error means is decided by the table in :mod:`llmbatch.classify.table`.
+What an error means is decided by the table in :mod:`llmbatch.classify.body_rules`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Looks up the rule of an answer in :mod:`llmbatch.classify.table`, and how sure and how long its verdict is."""
+"""Looks up the rule of an answer in :mod:`llmbatch.classify.body_rules`, and how sure and how long its verdict is."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from llmbatch.classify.body_rules import BODY_RULES, STATUS_RULES, UNKNOWN
 from llmbatch.classify.retry_after import answered_at
 from llmbatch.classify.rule import Facts, Match, Rule
-from llmbatch.classify.table import BODY_RULES, STATUS_RULES, UNKNOWN
 
 __all__ = ["find_rule", "inner_status", "is_certain", "is_known", "pause_under"]
 

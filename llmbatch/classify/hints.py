@@ -1,4 +1,4 @@
-"""What to do about a refusal that only the user can end: the hints of :mod:`llmbatch.classify.table`."""
+"""What to do about a refusal that only the user can end: the hints of :mod:`llmbatch.classify.body_rules`."""
 
 from __future__ import annotations
 

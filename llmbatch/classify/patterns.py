@@ -1,7 +1,7 @@
 """Regular expressions for codes and words of the table's rules: providers say one thing in many ways.
 
 Matching ignores case: codes must match as a whole, words anywhere in the message. Each line names who answers so, where
-it was reported, and when. The rules are in :mod:`llmbatch.classify.table`.
+it was reported, and when. The rules are in :mod:`llmbatch.classify.body_rules`.
 """
 
 from __future__ import annotations

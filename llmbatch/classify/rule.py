@@ -1,4 +1,4 @@
-"""Data types of classification rules and how they match. The rules are in :mod:`llmbatch.classify.table`."""
+"""Data types of classification rules and how they match. The rules are in :mod:`llmbatch.classify.body_rules`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each rule of :mod:`llmbatch.classify.table` comes from, and when that was read: for docs/providers.md.
+"""Where each rule of :mod:`llmbatch.classify.body_rules` comes from, and when that was read: for docs/providers.md.
 
 ``owner/repository#number`` is a thread on GitHub. The sources of single words stand beside them in
 :mod:`llmbatch.classify.patterns`.

@@ -1,4 +1,4 @@
-"""The rules by status, for answers whose body says nothing that a rule of :mod:`llmbatch.classify.table` knows."""
+"""The rules by status, for answers whose body says nothing that a rule of :mod:`llmbatch.classify.body_rules` knows."""
 
 from __future__ import annotations
 

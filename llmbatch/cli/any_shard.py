@@ -14,7 +14,7 @@ from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.terminal import print_note, print_out
 from llmbatch.core.errors import InputError, InUseError, UsageError
 from llmbatch.core.events import RunEnded, RunStarted
-from llmbatch.display.format import plural
+from llmbatch.display.phrases import plural
 from llmbatch.inputs.input import open_input
 from llmbatch.outputs.free_parts import FreeParts
 from llmbatch.outputs.joined import OpenResults, files_of

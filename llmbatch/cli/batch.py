@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import OutputError, UsageError
-from llmbatch.display.format import local_time, plural
+from llmbatch.display.phrases import local_time, plural
 from llmbatch.http.exchange import HttpExchanger
 from llmbatch.outputs.find import find_output
 from llmbatch.runs.batches.commands import BatchCommands, ListedBatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Row
-from llmbatch.display.format import count, plural
+from llmbatch.display.phrases import count, plural
 from llmbatch.money.estimate import is_priced
 from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices

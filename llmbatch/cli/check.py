@@ -21,7 +21,7 @@ from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.core.shards import WHOLE, Shard
-from llmbatch.display.format import count, duration, plural
+from llmbatch.display.phrases import count, duration, plural
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.joined import OpenResults, files_of

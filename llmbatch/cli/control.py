@@ -12,7 +12,7 @@ from llmbatch.control.client import ask
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.unix_socket import HAS_SOCKETS
 from llmbatch.core.errors import OutputError, UsageError
-from llmbatch.display.format import plural
+from llmbatch.display.phrases import plural
 from llmbatch.display.status_file import read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.deferred import control_path

@@ -17,7 +17,7 @@ from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, shown
 from llmbatch.core.errors import InputError, MalformedRowError, OutputError, UsageError
 from llmbatch.core.rows import Row
-from llmbatch.display.format import plural
+from llmbatch.display.phrases import plural
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import is_stream

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from llmbatch.cli.settings import Settings
-from llmbatch.display.format import local_time, plural
 from llmbatch.display.history_file import read_history
+from llmbatch.display.phrases import local_time, plural
 from llmbatch.pace.daily import DAY
 from llmbatch.runner.earlier import NOTHING_EARLIER
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 from llmbatch.cli.terminal import escape_unencodable, hold_descriptors, print_error, print_note, settle_streams
 from llmbatch.core.errors import LlmbatchError, PipeClosedError, UsageError, WriteError
@@ -37,6 +38,8 @@ def _run_command() -> int:
     from llmbatch.cli.app import build_app
     from llmbatch.cli.help import as_usage_error
 
+    if _names_a_shell(sys.argv[1:]):
+        os.environ.setdefault("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # or typer takes no name of one
     try:
         code = build_app().main(prog_name="llmbatch", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -56,6 +59,12 @@ def _run_command() -> int:
     except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback off the screen
         usage = as_usage_error(error)
         return _fail(usage) if usage is not None else _fail_internally(error, os.environ)
+
+
+def _names_a_shell(words: Sequence[str]) -> bool:
+    """Whether completion is wanted for a shell that is named, and not for the one that this was typed in."""
+    flag, has_value, _ = words[0].partition("=") if words else ("", "", "")
+    return flag in ("--show-completion", "--install-completion") and (bool(has_value) or len(words) > 1)
 
 
 def _fail(error: LlmbatchError) -> int:

@@ -17,7 +17,7 @@ from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.folder_status import folder_total
-from llmbatch.display.format import plural
+from llmbatch.display.phrases import plural
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.inputs.format_names import FORMATS as INPUT_FORMATS

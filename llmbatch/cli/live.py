@@ -18,7 +18,7 @@ from llmbatch.control.unix_socket import HAS_SOCKETS
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import ROW_EVENTS, Event, RunStarted
 from llmbatch.display import Display, KeysDisplay
-from llmbatch.display.format import plural
+from llmbatch.display.phrases import plural
 from llmbatch.outputs.deferred import control_path, is_stream
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting

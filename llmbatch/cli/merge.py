@@ -11,8 +11,8 @@ from typing import Final
 from llmbatch.cli.export import recorded_input
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import InputError, UsageError
-from llmbatch.display.format import plural
 from llmbatch.display.merged_status import write_merged_status
+from llmbatch.display.phrases import plural
 from llmbatch.outputs.merge import Merge, missing_rows, nothing_to_merge, parts_of
 
 __all__ = ["merge"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from llmbatch.classify.body_rules import BODY_RULES, STATUS_RULES, UNKNOWN
 from llmbatch.classify.rate_headers import REPORTED
 from llmbatch.classify.rule import Rule
 from llmbatch.classify.rule_sources import SOURCES
-from llmbatch.classify.table import BODY_RULES, STATUS_RULES, UNKNOWN
 from llmbatch.providers.catalog import CHECKED, PROVIDERS, KnownProvider
 from llmbatch.providers.tiers import FLEX
 
@@ -72,7 +72,7 @@ _ANSWERS = """
 ## What an answer means
 
 The rules in the order in which they are tried; the first that matches decides. The body counts before the status, and
-money before rate limits. The rules are data: `BODY_RULES` in `llmbatch/classify/table.py` and `STATUS_RULES` in
+money before rate limits. The rules are data: `BODY_RULES` in `llmbatch/classify/body_rules.py` and `STATUS_RULES` in
 `status_rules.py`, their codes and words in `patterns.py` (each with its report), their sources in `rule_sources.py`
 beside them. A status of 200 means a body that is not an answer. [Row or route](evidence.md) says what follows.
 

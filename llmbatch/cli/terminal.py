@@ -28,7 +28,7 @@ __all__ = [
 
 def shown(text: object) -> str:
     """*text* on one line, with everything that could steer a terminal written as an escape."""
-    from llmbatch.display.format import shown as escaped  # here, as ``--help`` needs none of that floor
+    from llmbatch.display.phrases import shown as escaped  # here, as ``--help`` needs none of that floor
 
     return escaped(text)
 

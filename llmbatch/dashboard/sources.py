@@ -12,8 +12,8 @@ from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import JSON
 from llmbatch.dashboard.prompts import Prompts
 from llmbatch.display.follow import OutputFollower
-from llmbatch.display.format import waits_for
 from llmbatch.display.history_file import HistoryFile, read_history
+from llmbatch.display.phrases import waits_for
 from llmbatch.display.report_read import read_report, report_of
 from llmbatch.display.status_file import read_sidecar, status_path
 from llmbatch.display.status_read import is_running, status_of

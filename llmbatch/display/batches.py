@@ -7,7 +7,7 @@ from typing import assert_never
 
 from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.format import elided, local_time, plural, shown
+from llmbatch.display.phrases import elided, local_time, plural, shown
 from llmbatch.money.text import usd
 from llmbatch.report.batch_log import BatchLog, Fate, LoggedBatch
 from llmbatch.report.batches import BatchSnapshot

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.format import plural, shown
+from llmbatch.display.phrases import plural, shown
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.lines import read_lines
 from llmbatch.report.output_lines import FailedRow, FailureGroup, FailureGroups, failed_row, is_failed

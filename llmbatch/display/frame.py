@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from llmbatch.display.batches import batches_now
-from llmbatch.display.format import (
+from llmbatch.display.phrases import (
     count,
     duration,
     idle_reason,

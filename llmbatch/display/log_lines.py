@@ -28,7 +28,7 @@ from llmbatch.core.events import (
     Throttled,
 )
 from llmbatch.display.batches import batch_line
-from llmbatch.display.format import duration, elided, plural, shown
+from llmbatch.display.phrases import duration, elided, plural, shown
 
 __all__ = ["LogLine", "LogLines"]
 

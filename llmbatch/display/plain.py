@@ -8,7 +8,9 @@ from typing import TextIO
 
 from llmbatch.core.events import Event, RunStarted
 from llmbatch.display.batches import batches_now
-from llmbatch.display.format import (
+from llmbatch.display.line_display import LineDisplay
+from llmbatch.display.log_lines import LogLines
+from llmbatch.display.phrases import (
     circuit_phrase,
     codes_phrase,
     duration,
@@ -23,8 +25,6 @@ from llmbatch.display.format import (
     stamp,
     time_left,
 )
-from llmbatch.display.line_display import LineDisplay
-from llmbatch.display.log_lines import LogLines
 from llmbatch.money.text import usd
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from llmbatch.core.events import ROW_EVENTS, Event, Notice
-from llmbatch.display.format import shown
+from llmbatch.display.phrases import shown
 from llmbatch.display.safe_stream import write_line
 from llmbatch.report.stats import RunStats
 

@@ -22,9 +22,9 @@ from rich.text import Text
 
 from llmbatch.core.events import CallEnded, CallSent, Event, LimitChanged, Progress, RowFinished
 from llmbatch.display.console import terminal_console
-from llmbatch.display.format import plural, stamp
 from llmbatch.display.frame import frame
 from llmbatch.display.log_lines import LogLine, LogLines
+from llmbatch.display.phrases import plural, stamp
 from llmbatch.display.scrolled import Scrolled
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.report.stats import RunStats

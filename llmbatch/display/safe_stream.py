@@ -1,6 +1,6 @@
 """Writing to a terminal, a pipe or a log without ever failing a run.
 
-What it does not do: escape what could steer a terminal; that is :func:`llmbatch.display.format.shown`.
+What it does not do: escape what could steer a terminal; that is :func:`llmbatch.display.phrases.shown`.
 """
 
 from __future__ import annotations

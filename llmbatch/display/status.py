@@ -10,7 +10,7 @@ import time
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.batches import batches_left, batches_logged
 from llmbatch.display.failed import failure_lines
-from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
+from llmbatch.display.phrases import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, PartsState, StatusReport, next_step
 from llmbatch.display.summary import answer_facts, failed_rows_command, tier_facts

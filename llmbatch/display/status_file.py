@@ -18,7 +18,7 @@ from typing import Self
 
 from llmbatch.core.events import ROW_EVENTS, Event, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON, parse
-from llmbatch.display.format import waits_for
+from llmbatch.display.phrases import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import status_path
 from llmbatch.report.iso_time import from_iso, to_iso

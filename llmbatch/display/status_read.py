@@ -14,7 +14,7 @@ from typing import Literal
 from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.folder_status import parked_now, read_deferred, read_folder
-from llmbatch.display.format import shown
+from llmbatch.display.phrases import shown
 from llmbatch.display.status_file import agrees, integer, mapping, read_sidecar, text
 from llmbatch.display.status_report import StatusReport
 from llmbatch.outputs.joined import OpenResults, files_of, open_file

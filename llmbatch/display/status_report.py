@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.format import shown
+from llmbatch.display.phrases import shown
 from llmbatch.display.summary import how_to_go_on
 from llmbatch.report.iso_time import to_iso
 from llmbatch.report.journal import Journal, Outage

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from typing import TextIO
 
 from llmbatch.display import is_live_terminal, is_utf8
-from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
+from llmbatch.display.phrases import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.safe_stream import write_line
 from llmbatch.money.text import usd
 from llmbatch.report.batches import BatchSnapshot

@@ -19,7 +19,7 @@ from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import Scenario

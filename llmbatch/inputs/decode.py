@@ -1,4 +1,4 @@
-"""Converts the blocks of an input into lines: detects the format at the start, decompresses and splits.
+"""Converts the blocks of an input into lines: decompresses and splits; refuses binary formats by their first bytes.
 
 Pure.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, assert_never
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.raw_json import dumps
@@ -71,8 +71,10 @@ def make_format(
             return _Text(shaper, is_guessed=is_guessed)
         case "json":
             return _Json(Shaper(shape, is_data=False) if shape else None)
-        case _:
+        case "jsonl":
             return _JsonLines(Shaper(shape, is_data=False) if shape else None)
+        case _:
+            assert_never(name)
 
 
 class _JsonLines:

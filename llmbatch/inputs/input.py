@@ -27,7 +27,7 @@ _DATASET_STATE: Final = "state.json"
 
 
 class Input(Protocol):
-    """An input that rows are read from. A new format implements this once; see docs/architecture.md."""
+    """An input that rows are read from. A new format is a :class:`RecordFormat`; see docs/architecture.md."""
 
     @property
     def is_rereadable(self) -> bool:

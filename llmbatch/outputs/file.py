@@ -26,7 +26,7 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, 
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.elsewhere import Elsewhere
+    from llmbatch.outputs.other_parts import Elsewhere
 
 __all__ = ["Output"]
 
@@ -80,7 +80,7 @@ class Output:
         """Count the finished rows in other files too.
 
         Raises:
-            OutputError: as :meth:`Elsewhere.enter <llmbatch.outputs.elsewhere.Elsewhere.enter>`.
+            OutputError: as :meth:`Elsewhere.enter <llmbatch.outputs.other_parts.Elsewhere.enter>`.
         """
         elsewhere.enter(self.finished, self.name)
         self._elsewhere = elsewhere

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmbatch.core.errors import InUseError
 from llmbatch.core.shards import Shard
-from llmbatch.outputs.elsewhere import Elsewhere
+from llmbatch.outputs.other_parts import Elsewhere
 from llmbatch.outputs.parts import part_name
 from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem

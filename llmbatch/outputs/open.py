@@ -33,7 +33,7 @@ from llmbatch.storage.filesystem import (
 from llmbatch.storage.finished_rows import FinishedRows
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.elsewhere import Elsewhere
+    from llmbatch.outputs.other_parts import Elsewhere
 
 __all__ = ["open_output"]
 

@@ -1,1 +1,1 @@
-"""Backoff, adaptive concurrency limit, and token budget. Pure: nothing in this package waits."""
+"""How fast to send: the limit of requests in flight, rates that refusals teach, backoff, budgets. Pure."""

@@ -23,7 +23,7 @@ from llmbatch.core.rows import Row
 from llmbatch.core.secrets import Mask
 from llmbatch.core.token_estimate import input_tokens
 from llmbatch.providers.formats.bodies import NOT_SENT, compose_body, content_member, to_bytes
-from llmbatch.providers.formats.known import knows_endpoint
+from llmbatch.providers.formats.known_formats import knows_endpoint
 from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from llmbatch.core.errors import UsageError
 from llmbatch.providers.catalog import POOL_PREFIX, PROVIDERS, split_model
-from llmbatch.providers.formats.known import knows_endpoint
+from llmbatch.providers.formats.known_formats import knows_endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.urls import parse_base_url

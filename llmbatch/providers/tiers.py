@@ -1,7 +1,7 @@
 """Table of the providers that have a cheaper tier for live requests, ``flex``, and on which endpoints.
 
 All of them take ``"service_tier": "flex"`` in the body. What they answer without capacity is in
-:mod:`llmbatch.classify.table`, and where they say what they billed in :mod:`llmbatch.classify.tiers`.
+:mod:`llmbatch.classify.body_rules`, and where they say what they billed in :mod:`llmbatch.classify.tiers`.
 """
 
 from __future__ import annotations

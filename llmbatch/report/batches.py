@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -55,6 +56,26 @@ class BatchSnapshot:
     def open_rows(self) -> int:
         """Rows in open batches."""
         return sum(batch.rows for batch in self.open)
+
+    @classmethod
+    def joined(cls, snapshots: Sequence[BatchSnapshot]) -> BatchSnapshot:
+        """Those of several runs as one; money is None only if no run knows any."""
+        costs = [one.cost_usd for one in snapshots if one.cost_usd is not None]
+        saved = [one.saved_usd for one in snapshots if one.saved_usd is not None]
+        return cls(
+            submitted=sum(one.submitted for one in snapshots),
+            found=sum(one.found for one in snapshots),
+            collected=sum(one.collected for one in snapshots),
+            open=tuple(sorted((each for one in snapshots for each in one.open), key=lambda each: each.submitted_at)),
+            rows=sum(one.rows for one in snapshots),
+            not_run=sum(one.not_run for one in snapshots),
+            dropped=sum(one.dropped for one in snapshots),
+            cost_usd=sum(costs, Decimal(0)) if costs else None,
+            saved_usd=sum(saved, Decimal(0)) if saved else None,
+            perhaps_twice_rows=sum(one.perhaps_twice_rows for one in snapshots),
+            perhaps_twice_usd=sum((one.perhaps_twice_usd for one in snapshots), Decimal(0)),
+            why_twice=next((one.why_twice for one in snapshots if one.why_twice), ""),
+        )
 
     def states(self) -> dict[str, int]:
         """How many open batches are in each status."""

@@ -1,4 +1,4 @@
-"""The history of one output over all of its runs, as JSON lines: runs, outages, pauses, notices, errors, the timeline.
+"""What ``llmbatch report`` knows of one output over all of its runs, as JSON lines: runs, outages, errors, times.
 
 :mod:`llmbatch.display.history_file` keeps it in a sidecar. Bounded: 200 runs, 500 notices and pauses, 100 codes of
 errors with five examples each, the outages of the :class:`~llmbatch.report.journal.Journal`, and the buckets of the

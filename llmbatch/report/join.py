@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
+from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.summary import RouteSummary, Summary
 
@@ -70,6 +71,7 @@ def join_summaries(
         rows_per_s=this_run / duration_s if duration_s > 0.05 else 0.0,
         latency_p50_s=latencies.quantile(0.5),
         latency_p95_s=latencies.quantile(0.95),
+        paused_s=sum(one.paused_s for one in summaries),
         stopped_reason=worst.stopped_reason,
         advice=worst.advice,
         exit_code=exit_code,
@@ -84,6 +86,7 @@ def join_summaries(
         repaired=sum(one.repaired for one in summaries),
         tiers=_added(one.tiers for one in summaries),
         routes=_routes(summaries),
+        batches=BatchSnapshot.joined([one.batches for one in summaries]),
     )
 
 

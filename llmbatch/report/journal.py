@@ -1,4 +1,4 @@
-"""The history of one output over all of its runs: begin and end, outages, batches, routes' speeds, and repaired rows.
+"""What ``llmbatch status`` knows of one output over all of its runs: begin, end, outages, batches, routes, repairs.
 
 Pure: wall time is handed in and decides nothing. Does not read or write the sidecar that keeps it between runs
 (:mod:`llmbatch.display.status_file`).

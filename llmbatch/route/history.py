@@ -1,4 +1,4 @@
-"""What the tenants of a route share."""
+"""What a route has answered so far, and other facts that its tenants share."""
 
 from __future__ import annotations
 

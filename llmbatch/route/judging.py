@@ -151,6 +151,8 @@ class Judging(RouteBase):
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
+        if self.is_lost(now):
+            return [*self._open("last rows", now, confirmed=True), ParkUntil(call.row)]  # it may go on elsewhere
         are_many = record.sent_alone and self.history.fail_together(self._policy.failure_threshold)
         if are_many and self.evidence.is_spent(record):
             records = self.evidence.records.values()
@@ -168,7 +170,8 @@ class Judging(RouteBase):
         self.checks.note_failure(self.evidence.rate.cautious)
         # Where no tenant was ever answered, not even a ping, each need not find that out anew.
         is_silent = not self.is_reached and self.history.fail_together(self._policy.failure_threshold)
-        if not self.circuit.is_closed or (self.checks.log_chance > OUTAGE_BY_CHECKS and not is_silent):
+        is_clear = self.checks.log_chance <= OUTAGE_BY_CHECKS or is_silent or self.is_lost(now)
+        if not self.circuit.is_closed or not is_clear:
             return []
         unproven = self.evidence.unproven
         are_many = len(unproven) >= self._policy.failure_threshold

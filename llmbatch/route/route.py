@@ -76,8 +76,6 @@ class RouteState(Sharing):
         if not self.history.answered:
             self._note_unreached(call, outcome, now)
         decisions = self._judge(call, outcome, now)
-        if self.circuit.is_closed and self.dead is None and self.is_lost(now):
-            decisions += self._open("last rows", now, confirmed=True)  # its rows may go on elsewhere
         if self._stop is not None:
             if self.circuit.is_closed:
                 decisions += self._open("stop", now)
@@ -185,16 +183,17 @@ class RouteState(Sharing):
 
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Track since when a route that has never answered cannot be reached."""
+        since = max(call.sent_at, now - call.timeout)  # not while this process was stopped
         if outcome.verdict == "throttled" and outcome.status is None and not outcome.is_withheld:
             # Not an answer of the provider's: a function's exception, which was judged so.
             self.recent.error = outcome.message or outcome.code
             if self._unreached is None:
-                self._unreached = call.sent_at
+                self._unreached = since
         elif outcome.verdict == "failure" and (outcome.status is None or is_of_no_api(outcome)):
             if self.history.reached and call.kind == "row" and outcome.code == "timeout":
                 return  # pings are answered, so its rows take too long
             if self._unreached is None:
-                self._unreached = call.sent_at
+                self._unreached = since
         elif outcome.verdict not in ("local", "success"):
             self._unreached = None if not self.trust.pings else self._unreached
 

@@ -12,7 +12,7 @@ from llmbatch.runner.backlog import Backlog, RunRoute
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
-from llmbatch.runner.machine import Machine
+from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing

@@ -31,8 +31,8 @@ from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome, why_not_read
 from llmbatch.runner.request_pace import request_pace
+from llmbatch.runner.run_outcome import RunOutcome, why_not_read
 from llmbatch.runner.schedule import Scheduler
 from llmbatch.runner.unshared import Channel
 

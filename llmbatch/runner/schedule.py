@@ -20,17 +20,17 @@ from llmbatch.route.route import CallKind
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
 from llmbatch.runner.budgets import Budgets
-from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.control import RunControl
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
-from llmbatch.runner.elsewhere import borrow
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
+from llmbatch.runner.health_requests import Checks
 from llmbatch.runner.left_over import deferred_results, why_stuck
-from llmbatch.runner.machine import Machine
+from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.other_routes import borrow
 from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
 from llmbatch.runner.routing import Routing

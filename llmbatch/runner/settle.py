@@ -36,7 +36,7 @@ from llmbatch.route.decisions import (
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
-from llmbatch.runner.elsewhere import LONG_WAIT, has_left, is_tried_elsewhere
+from llmbatch.runner.other_routes import LONG_WAIT, has_left, is_tried_elsewhere
 from llmbatch.runner.routes import is_disproved
 
 __all__ = ["Settler"]

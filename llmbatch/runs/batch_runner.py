@@ -26,7 +26,7 @@ from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runs.controls import RunnerControls
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator

@@ -45,7 +45,7 @@ from llmbatch.outputs.parts import (
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runs.batches.held_rows import refuse_held_rows
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
@@ -64,7 +64,7 @@ from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.elsewhere import Elsewhere
+    from llmbatch.outputs.other_parts import Elsewhere
 
 __all__ = ["FileRun"]
 
@@ -195,7 +195,7 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
 
     def _elsewhere(self) -> Elsewhere:
-        from llmbatch.outputs.elsewhere import Elsewhere
+        from llmbatch.outputs.other_parts import Elsewhere
 
         whole = output_of_parts(Path(self._path).parent)
         named = () if whole is None else (str(whole),)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmbatch.core.ports import Source
 from llmbatch.core.shards import Shard
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 
 __all__ = ["about_input", "why_torn"]
 

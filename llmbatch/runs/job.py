@@ -24,7 +24,7 @@ from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runner.unshared import Channel
 from llmbatch.runs.logging_observer import LoggingObserver
 

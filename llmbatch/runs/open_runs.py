@@ -21,7 +21,7 @@ from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments

@@ -8,7 +8,7 @@ from llmbatch.core.errors import InputError
 from llmbatch.inputs.input import Input
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.elsewhere import Elsewhere
+    from llmbatch.outputs.other_parts import Elsewhere
 
 __all__ = ["check_other_parts", "result_elsewhere"]
 

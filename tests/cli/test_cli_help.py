@@ -173,10 +173,30 @@ def test_a_shell_completes_commands_flags_and_choices(llmbatch_process: Run, typ
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_the_completion_script_of_each_shell_is_shown(llmbatch_process: Run, shell: str) -> None:
-    """For those who install it by hand. Slow: a process each."""
+@pytest.mark.parametrize(
+    ("shell", "has"),
+    [
+        ("bash", "complete -o default -F"),
+        ("zsh", "#compdef llmbatch"),
+        ("fish", "complete --command llmbatch"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ],
+)
+def test_the_completion_script_of_each_shell_is_shown(llmbatch_process: Run, shell: str, has: str) -> None:
+    """For those who install it by hand, whichever shell they are in: that one's was shown. Slow: a process each."""
     done = llmbatch_process("--show-completion", shell)
 
     assert done.returncode == 0
     assert "LLMBATCH_COMPLETE" in done.stdout
+    assert has in done.stdout
+
+
+@pytest.mark.slow  # a process each
+@pytest.mark.parametrize("words", [("--show-completion", "tcsh"), ("--show-completion=tcsh",)])
+def test_the_completion_script_of_an_unknown_shell_is_an_error(llmbatch_process: Run, words: tuple[str, ...]) -> None:
+    """That names those there are."""
+    done = llmbatch_process(*words)
+
+    assert done.returncode == 2
+    assert "tcsh" in done.stderr
+    assert "zsh" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.rows import Result, encode_line
-from llmbatch.display.format import local_time
+from llmbatch.display.phrases import local_time
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.summary import Summary
 

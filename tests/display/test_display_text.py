@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.events import CircuitChanged, RunStarted, Throttled
-from llmbatch.display.format import count, duration, plural, rate, shown, waits_for
+from llmbatch.display.phrases import count, duration, plural, rate, shown, waits_for
 from llmbatch.report.stats import RunStats
 
 

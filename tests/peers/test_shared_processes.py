@@ -77,6 +77,7 @@ async def test_a_store_that_is_killed_before_the_outage_costs_no_row(tmp_path: P
     assert fleet.most_at_once(BEGIN + SETTLED, END) <= 3
 
 
+@pytest.mark.long
 async def test_a_store_that_is_restarted_empty_in_the_outage_costs_no_row(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as store:
         async with outage(tmp_path, store, count=3) as fleet:
@@ -106,6 +107,7 @@ async def test_a_store_that_is_emptied_in_the_outage_still_leads_to_one_probe(tm
     assert fleet.most_at_once(BEGIN + SETTLED, END) == 1
 
 
+@pytest.mark.long
 async def test_a_store_that_is_paused_in_the_outage_costs_no_row(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as store:
         async with outage(tmp_path, store, count=3) as fleet:

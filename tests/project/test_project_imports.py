@@ -23,7 +23,7 @@ OF_OPTIONS = {
     *("llmbatch.runs.batches.start", "llmbatch.runs.streaming", "llmbatch.runs.ray"),
     *("llmbatch.providers.several", "llmbatch.providers.tiers", "llmbatch.providers.batches"),
     *("llmbatch.providers.structured", "llmbatch.inputs.csv_records", "llmbatch.inputs.json_array"),
-    *("llmbatch.inputs.template", "llmbatch.outputs.elsewhere", "llmbatch.money.price_file"),
+    *("llmbatch.inputs.template", "llmbatch.outputs.other_parts", "llmbatch.money.price_file"),
 }
 """What a run loads for an option, a format or a failure alone."""
 

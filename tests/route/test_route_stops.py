@@ -467,6 +467,27 @@ def test_a_route_that_is_lost_lets_its_rows_go_on_elsewhere() -> None:
     assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed"]
 
 
+def test_a_row_that_shows_that_its_route_is_lost_is_parked_with_the_others() -> None:
+    """And does not wait for evidence in a circuit that is open."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, TIMEOUT)
+    late = story.send(2)
+    story.wait(600.0)
+
+    assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed", "ParkUntil"]
+
+
+def test_a_process_that_was_stopped_has_not_tried_for_so_long() -> None:
+    """A call lasts no longer than its time limit, however long the process slept."""
+    story = Story(ever=False)
+    call = story.send(1)
+    story.wait(24_000.0)
+    story.come(call, UNREACHABLE)
+
+    assert not story.route.is_lost(story.now)
+    assert story.route.lost_at == story.now - 60.0 + 600.0
+
+
 def test_tenants_need_not_each_find_out_that_a_route_answers_nobody() -> None:
     """Where as many rows as the threshold have failed, of all tenants, one silent check more is enough."""
     history = RouteHistory("m", answered_before=lambda: False)

@@ -17,7 +17,7 @@ from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.virtual import VirtualTransport, run_virtual

@@ -13,10 +13,10 @@ from llmbatch.core.events import Progress, RowFinished
 from llmbatch.core.rows import Row
 from llmbatch.runner import routes as routes_module
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.checks import MAX_GOOD_BYTES, MOST_TRIES, Checks
 from llmbatch.runner.finish import deferred_result
+from llmbatch.runner.health_requests import MAX_GOOD_BYTES, MOST_TRIES, Checks
 from llmbatch.runner.intents import find_intent
-from llmbatch.runner.machine import Machine
+from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import max_wait_without_progress
 from llmbatch.runner.tenant_keys import MAX_KEYS, TenantKeys

@@ -12,7 +12,7 @@ from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
-from llmbatch.display.format import waits_for
+from llmbatch.display.phrases import waits_for
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.sim.rate_limits import RateLimits

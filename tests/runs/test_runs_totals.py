@@ -9,7 +9,7 @@ import pytest
 
 from llmbatch import BatchRunner
 from llmbatch.core.events import Event
-from llmbatch.display.format import rows_phrase
+from llmbatch.display.phrases import rows_phrase
 from llmbatch.report.stats import RunStats
 
 

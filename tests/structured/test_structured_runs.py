@@ -26,7 +26,7 @@ from llmbatch.providers.structured.load import load_schema
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.row_fault import RowBehavior, RowFault
 from llmbatch.sim.scenario import Phase, Scenario

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 from scrapes import call, fold, parsed, scrape, serving, started, value
 
+from llmbatch.classify.body_rules import BODY_RULES, STATUS_RULES
 from llmbatch.classify.faults import _FAULTS
-from llmbatch.classify.table import BODY_RULES, STATUS_RULES
 from llmbatch.core.calls import Verdict
 from llmbatch.core.events import (
     CallEnded,

@@ -1,4 +1,4 @@
-"""Builds the body of a row that is not a batch row, for each of the five endpoints.
+"""Builds the body of a row that is not a batch row, in each of the five wire formats.
 
 Fields are passed on in their order as raw JSON; only the one that holds the content may be renamed or wrapped:
 

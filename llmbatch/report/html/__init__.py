@@ -1,1 +1,1 @@
-"""The page of ``llmbatch report``: numbers in, one HTML document out, without scripts or references to elsewhere."""
+"""The page of ``llmbatch report``: numbers in, one HTML document out that fetches nothing from elsewhere."""

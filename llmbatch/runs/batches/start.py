@@ -21,7 +21,7 @@ from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path, is_stream
 from llmbatch.providers.batches.families import providers_with_batches
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
 from llmbatch.runs.batches.money import BatchMoney

@@ -11,8 +11,8 @@ from classify_field_answers import FIELD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmbatch.classify import body_rules
 from llmbatch.classify import classify as outcomes
-from llmbatch.classify import table
 from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule
@@ -1114,12 +1114,12 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
         judge(answer.status, answer.body, answer.headers, answer.endpoint)
     classify_reply(Reply(413, {}, b""), endpoint="chat", mask=MASK, asked=b"a small request")
 
-    assert {rule.name for rule in (*table.BODY_RULES, *table.STATUS_RULES)} == used
+    assert {rule.name for rule in (*body_rules.BODY_RULES, *body_rules.STATUS_RULES)} == used
 
 
 def test_every_rule_names_its_source_and_date() -> None:
     """They are a column of docs/providers.md; a source of a rule that is gone is removed with it."""
-    rules = (*table.BODY_RULES, *table.STATUS_RULES)
+    rules = (*body_rules.BODY_RULES, *body_rules.STATUS_RULES)
 
     assert [rule.name for rule in rules] == list(SOURCES)
     assert all(re.fullmatch(r"20\d\d-(0\d|1[012])", source.date) and source.where for source in SOURCES.values())

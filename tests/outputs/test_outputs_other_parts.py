@@ -17,12 +17,12 @@ from failing_disk import failing
 from llmbatch.core.errors import InUseError, OutputError, WriteError
 from llmbatch.core.shards import Shard
 from llmbatch.inputs.rows import line_digest
-from llmbatch.outputs import elsewhere
-from llmbatch.outputs.elsewhere import Elsewhere
+from llmbatch.outputs import other_parts
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.free_parts import FreeParts
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.open import open_output
+from llmbatch.outputs.other_parts import Elsewhere
 from llmbatch.outputs.parts import part_name
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -214,7 +214,7 @@ def test_a_row_in_two_parts_is_refused(folder: Path) -> None:
 
 def test_a_part_that_another_run_writes_is_not_shared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint has the number of shards that fits. A file that is named, such as the merged one, may be locked."""
-    monkeypatch.setattr(elsewhere, "_REWRITE_SECONDS", 0.05)
+    monkeypatch.setattr(other_parts, "_REWRITE_SECONDS", 0.05)
     path = str(part(folder, Shard(1, 2)))
     fd = open_locked(path, path)
     try:
@@ -249,7 +249,7 @@ def test_a_part_that_is_locked_for_a_moment_is_waited_for(folder: Path) -> None:
 
 def test_a_part_that_stays_locked_keeps_its_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds it may append to it."""
-    monkeypatch.setattr(elsewhere, "_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(other_parts, "_LOCK_SECONDS", 0.2)
     output = opened(folder)
     path = str(part(folder, Shard(1, 2)))
     output.find_cut_answers(lambda line: True, up_to=None)
@@ -405,7 +405,7 @@ def test_free_parts_are_chosen_in_order(folder: Path) -> None:
 
 def test_a_shard_whose_rows_others_write_is_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not taken, and looked at again later."""
-    monkeypatch.setattr(elsewhere, "_REWRITE_SECONDS", 0.05)
+    monkeypatch.setattr(other_parts, "_REWRITE_SECONDS", 0.05)
     free = FreeParts(str(folder), [3, 3, 3, 3])
     path = str(part(folder, Shard(1, 2)))
     fd = open_locked(path, path)

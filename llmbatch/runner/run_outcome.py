@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""How a whole run ended; how one call ended is :class:`llmbatch.core.calls.Outcome`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and numbers for people: text that is safe to show, durations, counts, and phrases that all displays share."""
+"""Phrases that all displays share: routes, waits, progress; words and numbers alone: :mod:`llmbatch.report.words`."""
 
 from __future__ import annotations
 

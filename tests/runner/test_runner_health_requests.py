@@ -8,7 +8,7 @@ from runner_parts import Parts, prompts
 
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
-from llmbatch.runner.checks import MAX_GOOD_BYTES, Checks
+from llmbatch.runner.health_requests import MAX_GOOD_BYTES, Checks
 
 
 def test_of_a_large_first_request_only_the_ping_is_kept() -> None:
