@@ -47,7 +47,10 @@ O_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """Windows otherwise translates line ends, and stops reading at a Ctrl-Z."""
 
+_NO_RIGHT: Final = "see who may write the file and its folder (ls -ld), then run the same command again"
 _HINTS: Final = {
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
     errno.ENOSPC: "free some space on the disk, then run the same command again",
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run the same command again",

@@ -108,6 +108,25 @@ def test_a_directory_without_the_right_to_write_is_told_before_anything_is_sent(
     assert not job.server.arrivals
 
 
+@pytest.mark.skipif(not _may(*MERE_MORTAL, "true"), reason="setpriv is not installed: apt-get install util-linux")
+def test_a_folder_in_which_no_copy_can_be_made_keeps_its_failed_lines(tmp_path: Path) -> None:
+    """The file itself may be written; to resend failed rows it has to be replaced. The hint names the folder."""
+    job = Job(tmp_path / "a", rows=3, bad=frozenset({2}))
+    try:
+        job.run("-q")
+        job.folder.chmod(0o555)
+        sent = len(job.server.arrivals)
+
+        ended = job.run("-q", "--retry-failed", before=MERE_MORTAL)
+
+        assert (ended.code, len(job.server.arrivals)) == (74, sent)
+        assert "see who may write the file and its folder" in ended.stderr
+        assert len(job.lines()) == 3
+    finally:
+        job.folder.chmod(0o755)
+        job.close()
+
+
 def test_a_limit_of_file_sizes_ends_with_74(tmp_path: Path) -> None:
     """Every line that fits is kept; with the limit raised, the same command goes on."""
     job = Job(tmp_path / "a", rows=150, concurrency=4, delay=0.0)
