@@ -58,7 +58,7 @@ def read_config(path: Path, content: bytes | None = None) -> Config:
 
     where = shown(path)
     try:
-        text = (path.read_bytes() if content is None else content).decode()
+        text = (path.read_bytes() if content is None else content).decode("utf-8-sig")
         table = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{where}: no such file", hint="--config takes the path of a TOML file") from None

@@ -20,6 +20,7 @@ from llmbatch.core.rows import Row
 from llmbatch.display.phrases import plural
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
+from llmbatch.outputs.deferred import is_stream
 from llmbatch.outputs.export_target import check_target
 from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
@@ -211,7 +212,7 @@ def _megabytes(size_bytes: int) -> str:
 async def _from_results(settings: Settings, asked: ConvertArguments) -> int:
     shape, name = cast("ResultShape", asked.from_shape), settings.input
     output_path = output_of(settings)
-    if output_path == "-":
+    if is_stream(output_path):
         raise OutputError("the lines of results continue a file", hint="name it: -o prompts.results.jsonl")
     schema = schema_of(settings)
     plain = keyless_provider(settings, schema)

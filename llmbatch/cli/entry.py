@@ -20,6 +20,7 @@ __all__ = ["run_command"]
 _INTERNAL_ERROR = 70
 _BAD_PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_KEPT = "no finished row is lost"
 _DEBUG_HINT = "run again with LLMBATCH_DEBUG=1 for the traceback, and report it"
 
 
@@ -85,8 +86,27 @@ def _fail_internally(error: Exception, environ: Mapping[str, str]) -> int:
     if environ.get("LLMBATCH_DEBUG"):
         for line in mask("".join(traceback.format_exception(error))).splitlines():
             print_note(line)
-    print_error(f"internal error: {type(error).__name__}: {mask(str(error))}", _DEBUG_HINT)
+    shortage = _shortage(error)
+    if shortage is not None:
+        what, remedy = shortage
+        print_error(f"this machine is out of {what}", f"{remedy}, then run the same command again: {_KEPT}")
+    else:
+        print_error(f"internal error: {type(error).__name__}: {mask(str(error))}", _DEBUG_HINT)
     return _INTERNAL_ERROR
+
+
+def _shortage(error: BaseException) -> tuple[str, str] | None:
+    """What this machine is out of, if that is why *error* was raised, and what helps; None: it has another reason."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_shortage, error.exceptions)), None)
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "file handles", "raise the limit (ulimit -n) or lower -c"
+    if number == errno.ENOMEM or isinstance(error, MemoryError):
+        return "memory", "give the process more of it (ulimit -v, the container's limit) or lower -c"
+    if type(error) is RuntimeError and error.args == ("can't start new thread",):  # CPython's words
+        return "threads", "raise the limit of processes (ulimit -u, the container's) or give it more memory"
+    return None
 
 
 _holds_key = re.compile("KEY|TOKEN|SECRET|PASS|CRED|AUTH", re.I).search

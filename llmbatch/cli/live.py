@@ -19,7 +19,7 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.events import ROW_EVENTS, Event, RunStarted
 from llmbatch.display import Display, KeysDisplay
 from llmbatch.display.phrases import plural
-from llmbatch.outputs.deferred import control_path
+from llmbatch.outputs.deferred import control_path, is_stream
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting
 from llmbatch.runner.options import RunOptions
@@ -73,7 +73,7 @@ class LiveControl:
     skips = ROW_EVENTS
 
     def __init__(self, output: str) -> None:
-        self._path = None if output == "-" or not HAS_SOCKETS else control_path(output)
+        self._path = None if is_stream(output) or not HAS_SOCKETS else control_path(output)
         self._server: ControlServer | None = None
         self._runner: Controllable
         self._stats: RunStats

@@ -32,6 +32,7 @@ from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
+from llmbatch.outputs.deferred import is_stream
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 
@@ -154,11 +155,11 @@ async def _run_rows(
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         status_file: StatusFile | None = None
-        if output != "-":
-            status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+        path = None if is_stream(output) else Path(output)
+        if path is not None:
+            status_file = StatusFile(path, command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
-        if output != "-" or settings.dashboard is not None:
-            path = None if output == "-" else Path(output)
+        if path is not None or settings.dashboard is not None:
             history = HistoryFile(path, command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
             if settings.dashboard is not None:

@@ -27,6 +27,7 @@ from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageEr
 from llmbatch.core.events import Event, RunEnded
 from llmbatch.core.shards import Shard
 from llmbatch.display.moved_run import refuse_moved_run
+from llmbatch.outputs.deferred import is_stream
 from llmbatch.outputs.parts import is_folder, part_name, parts_beside
 from llmbatch.peers.unix import BoardServer
 from llmbatch.report.fold import FoldedStats
@@ -93,8 +94,9 @@ def _check(settings: Settings, output: str) -> None:
             f"{several}, --shared and --max-cost together are not possible: the cap is split among the processes",
             hint="leave --shared out, or start a process per shard with --shard and --shared",
         )
-    if output == "-":
-        raise OutputError(f"{several} needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
+    if is_stream(output):
+        hint = "name a file with -o results.jsonl"
+        raise OutputError(f"{several} needs an output file, and -o is '{output}'", hint=hint)
     if is_folder(output) or Path(output).is_dir():
         raise OutputError(
             f"{several} writes one file, and {output} is a folder",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class _Converter:
 
     def convert(self, value: object, path: str, depth: int) -> object:
         """The JSON form of *value*, which is at *path*, inside *depth* others."""
-        if value is None or isinstance(value, bool | RawJson) or type(value) is str:
+        kind = type(value)  # which a proxy cannot refuse to tell, as it can its ``__class__``
+        if value is None or kind is bool or kind is str or issubclass(kind, RawJson):
             return value
         try:
             plain, parts = self._opened(value, path)
@@ -137,10 +139,10 @@ class _Converter:
         self._lost.append(f"a key of {_at(path)} ({type(key).__name__})")
         return _text(key)
 
-    def _replaced(self, value: object, error: Exception, path: str, depth: int) -> object:
+    def _replaced(self, value: Any, error: Exception, path: str, depth: int) -> object:
         """Something to read in place of *value*: its attributes, its bytes, or its text."""
         assert self._lost is not None  # noqa: S101 - otherwise the error was raised
-        if isinstance(value, bytes | bytearray | memoryview):
+        if issubclass(type(value), bytes | bytearray | memoryview):
             self._lost.append(f"{_at(path)} ({type(value).__name__})")
             return _text_of_bytes(bytes(value))
         self._lost.append(f"{_at(path)} ({type(value).__name__}): {_text(error)}")
@@ -256,7 +258,7 @@ def _attributes(value: object) -> dict[str, object] | None:
     """The public attributes of a model, or of an object whose text would not tell them; None for others."""
     kind = type(value)
     is_silent = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-    if isinstance(value, type) or not (is_silent or hasattr(kind, "model_dump")):
+    if issubclass(kind, type) or not (is_silent or hasattr(kind, "model_dump")):
         return None
     try:
         return {name: part for name, part in vars(value).items() if not name.startswith("_")}
@@ -268,9 +270,7 @@ def _text_of_bytes(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        import base64
-
-        return base64.b64encode(value).decode()
+        return b2a_base64(value, newline=False).decode()
 
 
 def _text(value: object) -> str:

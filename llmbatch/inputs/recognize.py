@@ -143,8 +143,10 @@ def unsendable(name: str, rows: Sequence[Malformed], *, unit: str = "line") -> I
         hint = "correct these records, or say what the prompt is: --prompt-column NAME, or -t '… {{ NAME }} …'"
     elif all(row.code in ("input_no_prompt", "input_missing_field") for row in rows):
         hint = _hint_of_fields(rows[0]) or hint
-    if all(row.code == "input_bad_url" and "--endpoint raw" in row.message for row in rows):
+    if all(row.code == "input_bad_url" and "with --endpoint raw" in row.message for row in rows):
         hint = "if the provider has these paths, send the rows to them as they are: --endpoint raw"
+    elif all(row.code == "input_bad_url" and row.message.startswith("--endpoint raw") for row in rows):
+        hint = "leave out --endpoint: each row shows its own, or name another, such as --endpoint chat"
     return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
 
 

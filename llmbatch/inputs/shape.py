@@ -7,6 +7,7 @@ a prompt column makes one of their fields; then they are data too, but for :data
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -144,11 +145,14 @@ class Shaper:
                 raise InputError(f"{name}: has no column {column!r} ({flag})", hint=f"its columns are: {there}")
         if self._is_whole or self._makes_prompt or not {self._usual_prompt, "messages"}.isdisjoint(columns):
             return
+        message = f"{name}: no column is called prompt or messages; its columns are: {there}"
+        alike = next((column for column in columns if column.casefold() == self._usual_prompt), None)
+        if alike is not None:
+            raise InputError(message, hint=f"case matters: name it with --prompt-column {shlex.quote(alike)}")
         shown = next((column for column in columns if column not in NAMING_MEMBERS), "text")
         example = shown if shown.isidentifier() else f'row["{shown}"]'
         raise InputError(
-            f"{name}: no column is called prompt or messages; its columns are: {there}",
-            hint=f"name the prompt's (--prompt-column NAME), or write a template: -t '… {{{{ {example} }}}}'",
+            message, hint=f"name the prompt's (--prompt-column NAME), or write a template: -t '… {{{{ {example} }}}}'"
         )
 
     def row(self, number: int, digest: str, members: dict[str, str]) -> Row | Malformed:

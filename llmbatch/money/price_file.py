@@ -52,7 +52,7 @@ def read_price_file(path: str) -> dict[str, ModelPrice]:
     if len(data) > _MOST_BYTES:
         raise UsageError(f"--prices {path} is larger than 10 MB", hint=f"a price file has lines such as {_HINT}")
     try:
-        document = tomllib.loads(data.decode(), parse_float=Decimal)
+        document = tomllib.loads(data.decode("utf-8-sig"), parse_float=Decimal)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, InvalidOperation, RecursionError) as error:
         raise UsageError(f"--prices {path} is not TOML: {error}", hint=f"a price file is {_HINT}") from error
     if not document:

@@ -1,7 +1,7 @@
 """The price list that comes with llmbatch: prices of the known providers' models, as of the day it was made.
 
-``price_list.json`` is written by ``.ci/price-list`` from genai-prices (MIT), and read when the first price is asked
-for. Each model has a test of names, so that dated names and aliases are found too.
+``price_list.json`` is written by ``.ci/price-list`` from genai-prices (MIT), and read once, before rows are sent: later
+there may be no file handle left. Each model has a test of names, so that dated names and aliases are found too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from llmbatch.money.price import ModelPrice, Price
 
-__all__ = ["find_listed", "list_date", "price_from"]
+__all__ = ["find_listed", "list_date", "load_list", "price_from"]
 
 _SAME_PRICES = {"azure": "openai"}
 """Providers that sell another one's models at its prices, where they have none of their own."""
@@ -39,7 +39,7 @@ _Test = str | list[Any] | dict[str, Any]
 def find_listed(provider: str, model: str) -> ModelPrice | None:
     """The price of *provider*'s *model*; None if the list has none.
 
-    Cost: at most a millisecond for a provider's models, and a few for the first one; remember the result.
+    Cost: at most a millisecond once the list is loaded; remember the result.
     """
     if provider == "sim":
         return ModelPrice(_SIM, {"flex": _SIM_FLEX, "batch": _SIM_FLEX}, "the simulated provider")
@@ -50,6 +50,15 @@ def find_listed(provider: str, model: str) -> ModelPrice | None:
                 if _passes(row[1], known):
                     return _model_price(provider, row)
     return None
+
+
+def load_list() -> None:
+    """Read the list, which takes some 15 ms the first time.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    _list()
 
 
 def list_date() -> str:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from llmbatch.core.calls import Usage
 from llmbatch.money.price import ModelPrice, bill
-from llmbatch.money.price_list import find_listed
+from llmbatch.money.price_list import find_listed, load_list
 
 __all__ = ["Prices"]
 
@@ -20,6 +20,7 @@ class Prices:
     """Prices by ``PROVIDER/MODEL``, each looked up once. *file*: those of a price file, by name or pattern."""
 
     def __init__(self, file: Mapping[str, ModelPrice] | None = None) -> None:
+        load_list()
         self._file = file or {}
         self._found: dict[str, ModelPrice | None] = {}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ __all__ = [
     "deferred_path",
     "has_batch_journal",
     "history_path",
+    "is_stream",
     "report_path",
     "spool_path",
     "stamp_retry_at",
@@ -60,6 +62,18 @@ def default_output(input_path: str | Path) -> Path:
     if path.suffix in _COMPRESSED:
         path = path.with_suffix("")
     return path.with_name(f"{path.stem}.results.jsonl")
+
+
+def is_stream(output_path: str | Path) -> bool:
+    """Whether the output is standard output (``-``), a device or a pipe: these are not resumed, and have no sidecars.
+
+    The sidecars of a device would lie in ``/dev``.
+    """
+    try:
+        mode = Path(output_path).stat().st_mode
+    except (OSError, ValueError):
+        return str(output_path) == "-"
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def deferred_path(output_path: str | Path) -> Path:
@@ -107,10 +121,9 @@ def spool_path(output_path: str | Path) -> Path | None:
     None for standard output (``-``), devices and pipes. The file is unlinked while it is used, so that nothing is left
     however a run ends.
     """
-    path = Path(output_path)
-    if str(path) == "-" or (path.exists() and not path.is_file()):
+    if is_stream(output_path):
         return None
-    real = path.resolve()
+    real = Path(output_path).resolve()
     return real.with_name(f".{real.name}.llmbatch-spool")
 
 

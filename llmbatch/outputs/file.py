@@ -8,6 +8,7 @@ lines.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -32,6 +33,7 @@ __all__ = ["Output"]
 _PROBE: Final = bytes(range(256)) * 64
 """Written to test for disk space: 16 KiB, about a group of lines, not one repeated byte (which may take no space)."""
 
+_LONG_NAME: Final = "the name is too long: files beside it have longer ones"
 _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 
 
@@ -285,16 +287,21 @@ class Output:
         removes the file.
 
         Raises:
-            OutputError: the file system cannot sync.
+            OutputError: the file system cannot sync, or has no room for longer names than the file's.
             WriteError: there is no room, or an I/O error.
         """
         self._check()
         try:
+            self._disk.check_limit(self._size + len(_PROBE))
             if self._path is not None:
                 write_beside(self._path, _PROBE, self._disk, sync=sync)
             if sync:
                 self._disk.sync(self._fd)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise OutputError(
+                    f"{self.name}: {_LONG_NAME}", hint="write to a file with a shorter name (-o)"
+                ) from error
             if sync and is_unsupported(error):
                 message = f"{self.name}: its file system cannot sync ({error.strerror})"
                 raise OutputError(message, hint=_NO_SYNC_HINT) from error

@@ -9,6 +9,7 @@ from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE
 from llmbatch.outputs.deferred import DATASET_STATE, default_output, status_path
 from llmbatch.outputs.parts import default_target, has_parts, has_shards, parts_beside
+from llmbatch.outputs.scan import BOM
 
 __all__ = ["find_output"]
 
@@ -35,7 +36,7 @@ def find_output(path: str | Path) -> Path:
         return default if _has_run(default) else named
     try:
         with named.open("rb") as file:
-            start = file.read(len(_LINE_START))
+            start = file.read(len(BOM + _LINE_START)).removeprefix(BOM)[: len(_LINE_START)]
     except OSError:
         return default if not _has_run(named) and _has_run(default) else named
     if start == _LINE_START:

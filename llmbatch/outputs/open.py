@@ -71,6 +71,8 @@ def open_output(
         from llmbatch.outputs.stream import open_stream_output
 
         return open_stream_output(_duplicate_stdout(), "standard output")
+    if "\0" in name:
+        raise OutputError(f"{name!r}: a path cannot have a NUL", hint="name a file to write to (-o)")
     if not Path(name).name or name.endswith("/"):
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):

@@ -7,6 +7,7 @@ its lines. The file is not changed.
 from __future__ import annotations
 
 import re
+import shlex
 from array import array
 from binascii import unhexlify
 from typing import Final
@@ -18,11 +19,14 @@ from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FAILED, SUCCESS, FinishedRows
 
-__all__ = ["START_AFRESH", "Scan", "match_line", "scan"]
+__all__ = ["BOM", "START_AFRESH", "Scan", "match_line", "scan"]
 
 START_AFRESH: Final = "write to another file (-o), or start afresh (--overwrite)"
 
 _BLOCK_BYTES = 256 * 1024
+BOM: Final = b"\xef\xbb\xbf"
+"""The byte order mark, which llmbatch does not write."""
+
 _LINE_START = b'{"row":'
 _LINE_END = b"}\n"
 _PREFIX_BYTES = 128
@@ -147,7 +151,7 @@ def _enter(line: bytes, name: str, finished: FinishedRows) -> None:
     if found is None:
         _check_torn(line, name, finished)
     if found is None or line[-1] != _BRACE or 0 in line:
-        raise _damaged(name, number)
+        raise _converted(name, number) if found is not None and line.endswith(b"}\r") else _damaged(name, number)
     try:
         entered = finished.add(int(found[1]), found[2].decode(), "success" if found[3] == b"success" else "failed")
     except ValueError as error:
@@ -176,7 +180,21 @@ def _check_torn(line: bytes, name: str, finished: FinishedRows) -> None:
         raise OutputError(message, hint=f"restore it from a copy if it ever held results, or {START_AFRESH}")
     if not line or not _LINE_START.startswith(start) or (not start and not finished.lines and line.strip(b"\0")):
         message = f"{name}:{finished.lines + 1}: this is not a result line of llmbatch"
-        raise OutputError(message, hint=START_AFRESH)
+        if line.startswith(BOM + _LINE_START):
+            hint = f"an editor has put a byte order mark before it; remove that: {_rewritten(name, 'tail -c +4')}"
+            raise OutputError(message, hint=hint)
+        raise OutputError(message, hint=f"remove that line, or {START_AFRESH}" if finished.lines else START_AFRESH)
+
+
+def _rewritten(name: str, command: str) -> str:
+    """What to type to have *command* rewrite the file *name*."""
+    old, new = shlex.quote(name), shlex.quote(f"{name}.new")
+    return f"{command} < {old} > {new} && mv {new} {old}"
+
+
+def _converted(name: str, number: int) -> OutputError:
+    message = f"{name}:{number}: this result line is damaged: it ends in CR LF, as an editor, git or a transfer writes"
+    return OutputError(message, hint="restore the line ends: " + _rewritten(name, "tr -d '\\r'"))
 
 
 def _damaged(name: str, number: int) -> OutputError:

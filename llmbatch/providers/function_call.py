@@ -11,7 +11,7 @@ import functools
 import inspect
 import io
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from typing import Any, TypeGuard
 
 from llmbatch.core.errors import UsageError
 from llmbatch.providers.threads import Threads
@@ -56,7 +56,7 @@ class FunctionCall:
         else:
             result = await self._in_thread(context, value)
         for _ in range(MOST_AWAITED):
-            if not inspect.isawaitable(result):
+            if not _is_awaitable(result):
                 break
             self._is_on_loop = True
             result = await _InContext(context, result)
@@ -122,6 +122,13 @@ class _InContext:
             return done.value
 
 
+def _is_awaitable(result: object) -> TypeGuard[Awaitable[object]]:
+    try:
+        return inspect.isawaitable(result)
+    except Exception:  # noqa: BLE001 - a proxy without its object, such as Flask's, raises as it is asked for its class
+        return False
+
+
 def _steps_of(awaitable: Any) -> object:
     return awaitable.__await__() if hasattr(awaitable, "__await__") else awaitable
 
@@ -166,7 +173,7 @@ def is_stream(result: object) -> bool:
     kind = type(result)
     if hasattr(kind, "__anext__"):
         return True
-    return hasattr(kind, "__next__") and hasattr(kind, "close") and not isinstance(result, io.IOBase)
+    return hasattr(kind, "__next__") and hasattr(kind, "close") and not issubclass(kind, io.IOBase)
 
 
 def function_name(fn: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from llmbatch.core.json_form import nearest_json_form
 from llmbatch.core.raw_json import dumps
 
 __all__ = ["ResultJson"]
@@ -23,8 +24,6 @@ class ResultJson:
         try:
             return dumps(result)
         except Exception:  # noqa: BLE001 - a subclass of dict may raise anything as it is read
-            from llmbatch.core.json_form import nearest_json_form
-
             form, lost = nearest_json_form(result)
         if lost:
             self._warn(lost)

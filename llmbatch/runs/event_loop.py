@@ -34,6 +34,7 @@ def run_in_loop(main: Coroutine[object, object, _T]) -> _T:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main)
     finally:
+        main.close()  # which was not awaited if there is no loop for it
         gc.set_threshold(*usual)
 
 

@@ -95,7 +95,7 @@ class FileRun:
         self._total: int | None = None
         self._beyond = 0
         self._had_deferred = False
-        self._job: RunJob
+        self._abort: Callable[[WriteError], None] = lambda error: None  # without a job nothing is to be stopped
         self._spending: SpendingFile | None = None
         self.costs: Costs
 
@@ -166,7 +166,7 @@ class FileRun:
             refused.pop_all()
         stack.push_async_callback(self.source.aclose)
         interval = 1.0 if how.fsync == "group" else None
-        self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+        self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._abort(error))
 
     def _prepare(self, provider: Provider, *, compare_model: bool, reads_bodies: bool) -> None:
         """Compare the open output with the input, drop lines that are to be written anew, and make room.
@@ -358,7 +358,7 @@ class FileRun:
         Raises:
             WriteError: the deferred file could not be written, and nothing else was wrong.
         """
-        self._job = job
+        self._abort = job.engine.abort
         outcome: RunOutcome | None = None
         try:
             outcome = await outcome_of_job

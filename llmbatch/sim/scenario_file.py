@@ -117,7 +117,7 @@ def read_scenario(path: Path) -> Scenario:
         UsageError: the file cannot be read, or says something impossible: which file, key and range.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

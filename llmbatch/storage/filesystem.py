@@ -21,6 +21,7 @@ if sys.platform == "win32":
     from llmbatch.storage import windows
 else:
     import fcntl
+    import resource
 
 __all__ = [
     "FILESYSTEM",
@@ -46,7 +47,10 @@ O_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """Windows otherwise translates line ends, and stops reading at a Ctrl-Z."""
 
+_NO_RIGHT: Final = "see who may write the file and its folder (ls -ld), then run the same command again"
 _HINTS: Final = {
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
     errno.ENOSPC: "free some space on the disk, then run the same command again",
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run the same command again",
@@ -152,6 +156,13 @@ class Filesystem:
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """Write some of *data*, at the end of a file that was opened to append; return the number of bytes."""
         return os.write(fd, data)
+
+    def check_limit(self, size: int) -> None:
+        """Raise ``OSError`` (``EFBIG``) if this process may write no file of *size* bytes (``ulimit -f``)."""
+        if sys.platform != "win32":
+            most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            if most != resource.RLIM_INFINITY and size > most:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     def truncate(self, fd: int, size: int) -> None:
         """Truncate the file to *size* bytes."""

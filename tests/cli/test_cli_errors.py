@@ -375,6 +375,31 @@ def test_an_internal_error_shows_no_key_and_a_traceback_only_on_request(
     assert ("Traceback" in done.stderr) == bool(debug)
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("OSError(24, 'Too many open files')", "this machine is out of file handles"),
+        ('RuntimeError("can\'t start new thread")', "this machine is out of threads"),
+        ("ExceptionGroup('rows', [ValueError(), MemoryError()])", "this machine is out of memory"),
+    ],
+)
+def test_a_machine_that_is_out_of_something_is_no_fault_to_report(
+    tmp_path: Path, environment: dict[str, str], two_lines: TwoLines, raised: str, said: str
+) -> None:
+    """It is told what to raise, and that the same command resumes; the exit code stays 70."""
+    program = CRASH.replace('RuntimeError("it broke near " + "sk-very-secret-0123456789")', raised)
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 70
+    said_error, said_hint = two_lines(done.stderr)
+    assert said_error == said
+    assert said_hint.endswith("then run the same command again: no finished row is lost")
+    assert "limit" in said_hint
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, environment: dict[str, str]) -> None:
     """``llmbatch sim scenarios | true`` ends without a traceback."""
     read, write = os.pipe()

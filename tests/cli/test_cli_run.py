@@ -6,6 +6,7 @@ Slow: each test starts the whole command, HTTP client included, some of them twi
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -254,6 +255,26 @@ def test_concurrency_above_the_soft_limit_of_files_works(tmp_path: Path, environ
     summary = json.loads(done.stdout)
     assert summary["success"] == 120
     assert summary["errors_by_code"] == {}
+
+
+def test_a_pipe_or_device_gets_no_sidecars_beside_it(llmbatch: Run, tmp_path: Path) -> None:
+    """`-o /dev/null` left a status, a history and a socket in /dev; several processes would have left a folder."""
+    (tmp_path / "in.jsonl").write_text('"x"\n' * 3)
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+    done = llmbatch("run", "in.jsonl", *SIM, "-o", "pipe", "--progress", "plain")
+    split = llmbatch("run", "in.jsonl", *SIM, "-o", "pipe", "--workers", "2")
+
+    lines = os.read(reader, 100_000)
+    os.close(reader)
+    assert (done.returncode, lines.count(b"\n")) == (0, 3)
+    assert "warning" not in done.stderr
+    assert (split.returncode, split.stderr.partition("\n")[0]) == (
+        2,
+        "error: --workers 2 needs an output file, and -o is 'pipe'",
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "in.jsonl", "pipe"]  # a home is always there
 
 
 def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(

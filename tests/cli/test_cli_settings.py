@@ -74,6 +74,13 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     assert settle(tmp_path, environ={"LLMBATCH_CONCURRENCY": ""}).concurrency == 40
 
 
+def test_a_byte_order_mark_before_a_file_is_forgiven(tmp_path: Path) -> None:
+    """Editors on Windows put one there."""
+    (tmp_path / "llmbatch.toml").write_text("\ufeffmax_attempts = 4\n", encoding="utf-8")
+
+    assert settle(tmp_path).max_attempts == 4
+
+
 def test_keys_may_be_written_with_dashes(tmp_path: Path) -> None:
     """``max-attempts`` and ``max_attempts`` are the same setting."""
     (tmp_path / "llmbatch.toml").write_text("max-attempts = 4\n")

@@ -45,6 +45,18 @@ async def test_rows_of_another_path_were_refused_without_naming_the_way_to_send_
     assert server.arrivals == []
 
 
+async def test_prompts_with_the_endpoint_raw_were_told_to_use_it(tmp_path: Path, server: Recorder) -> None:
+    """They have no path to go to: the flag is what to leave out."""
+    rows = tmp_path / "in.jsonl"
+    rows.write_text('{"prompt": "p"}\n' * 3)
+
+    with pytest.raises(InputError, match="takes batch rows with a url") as caught:
+        await BatchRunner("m", base_url=server.url, environ={}, endpoint="raw").run(rows)
+
+    assert (caught.value.hint or "").startswith("leave out --endpoint")
+    assert server.arrivals == []
+
+
 async def test_rows_of_another_path_are_sent_there_as_they_are(tmp_path: Path, server: Recorder) -> None:
     """The body is the row's, and the answer is kept whole."""
     server.respond = lambda _: (200, b'{"results":[{"index":0,"relevance_score":0.9}]}')

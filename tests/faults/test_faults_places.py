@@ -108,6 +108,25 @@ def test_a_directory_without_the_right_to_write_is_told_before_anything_is_sent(
     assert not job.server.arrivals
 
 
+@pytest.mark.skipif(not _may(*MERE_MORTAL, "true"), reason="setpriv is not installed: apt-get install util-linux")
+def test_a_folder_in_which_no_copy_can_be_made_keeps_its_failed_lines(tmp_path: Path) -> None:
+    """The file itself may be written; to resend failed rows it has to be replaced. The hint names the folder."""
+    job = Job(tmp_path / "a", rows=3, bad=frozenset({2}))
+    try:
+        job.run("-q")
+        job.folder.chmod(0o555)
+        sent = len(job.server.arrivals)
+
+        ended = job.run("-q", "--retry-failed", before=MERE_MORTAL)
+
+        assert (ended.code, len(job.server.arrivals)) == (74, sent)
+        assert "see who may write the file and its folder" in ended.stderr
+        assert len(job.lines()) == 3
+    finally:
+        job.folder.chmod(0o755)
+        job.close()
+
+
 def test_a_limit_of_file_sizes_ends_with_74(tmp_path: Path) -> None:
     """Every line that fits is kept; with the limit raised, the same command goes on."""
     job = Job(tmp_path / "a", rows=150, concurrency=4, delay=0.0)
@@ -119,9 +138,34 @@ def test_a_limit_of_file_sizes_ends_with_74(tmp_path: Path) -> None:
         assert "ulimit -f" in ended.stderr
         assert 5 < done < 150
         assert job.output.read_bytes().endswith(b"\n")
+        sent = len(job.server.arrivals)
+
+        again = job.run(before=("prlimit", "--fsize=20000"))
+
+        assert (again.code, len(job.server.arrivals)) == (74, sent)  # no more is paid for that cannot be kept
+        assert "ulimit -f" in again.stderr
         job.finish_in_peace()
     finally:
         job.close()
+
+
+def test_a_name_that_leaves_no_room_for_those_of_sidecars_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """The file itself could be made."""
+    job = Job(tmp_path / "a", rows=3)
+    job.output = job.folder / ("o" * 244 + ".jsonl")
+
+    try:
+        ended = job.run("-q")
+    finally:
+        job.close()
+
+    assert ended.code == 2
+    assert ended.stderr.splitlines() == [
+        f"error: {job.output}: the name is too long: files beside it have longer ones",
+        "hint: write to a file with a shorter name (-o)",
+    ]
+    assert not job.server.arrivals
+    assert not job.output.exists()
 
 
 def test_a_device_that_is_full_ends_with_74(tmp_path: Path) -> None:
@@ -138,9 +182,10 @@ def test_a_device_that_is_full_ends_with_74(tmp_path: Path) -> None:
     assert len(job.server.arrivals) <= 2 * 4
 
 
-def test_fewer_file_handles_than_requests_in_flight_fail_no_row(tmp_path: Path) -> None:
-    """64 handles, 200 wanted: what there is has to do."""
-    job = Job(tmp_path / "a", rows=400, concurrency=200, delay=0.05)
+@pytest.mark.parametrize("model", ["m", "openai/gpt-5-mini"])  # which has no price, and one
+def test_fewer_file_handles_than_requests_in_flight_fail_no_row(tmp_path: Path, model: str) -> None:
+    """64 handles, 200 wanted: what there is has to do, and nothing needs another one for the first answers."""
+    job = Job(tmp_path / "a", rows=400, concurrency=200, delay=0.05, options=("-m", model))
     try:
         ended = job.run(before=("prlimit", "--nofile=64:64"))
     finally:

@@ -129,6 +129,14 @@ def test_a_table_without_a_prompt_is_refused_with_a_template_to_type() -> None:
     assert """-t '… {{ row["Review Text"] }}'""" in caught.value.hint
 
 
+def test_a_column_that_differs_in_case_only_is_named_with_what_to_type() -> None:
+    """The hint was a template with the first column, an ID."""
+    with pytest.raises(InputError, match="no column is called prompt or messages") as caught:
+        Shaper(RowShape(), is_data=True).check_columns(["ID", "Prompt"], "p.csv")
+
+    assert caught.value.hint == "case matters: name it with --prompt-column Prompt"
+
+
 def test_the_template_wins_and_makes_the_fields_of_json_rows_data() -> None:
     """Only parameters that nothing else is called by are still sent, and none that the template has."""
     shape = RowShape(template="{{ text }}/{{ seed }}")

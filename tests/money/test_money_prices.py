@@ -80,7 +80,7 @@ def test_a_price_file_goes_before_the_list(tmp_path: Path) -> None:
     """An exact name wins over patterns, the first pattern over later ones; tiers have prices of their own."""
     path = tmp_path / "prices.toml"
     path.write_text(
-        '["my/*"]\ninput = 1\noutput = 2\n["my/large-?"]\ninput = 9\noutput = 9\n["my/small"]\ninput = 0.1\n'
+        '\ufeff["my/*"]\ninput = 1\noutput = 2\n["my/large-?"]\ninput = 9\noutput = 9\n["my/small"]\ninput = 0.1\n'
         'output = 0.2\n["openai/gpt-5-mini"]\ninput = 7\noutput = 8\n'
         '["openai/gpt-5-mini".flex]\ninput = 3\noutput = 4\n'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llmbatch.core.rows import Result
 from llmbatch.outputs.deferred import (
     default_output,
     deferred_path,
+    is_stream,
     report_path,
     spool_path,
     stamp_retry_at,
@@ -135,6 +137,14 @@ def test_a_folder_with_the_name_of_the_deferred_file_stays(tmp_path: Path) -> No
         write_deferred(tmp_path / "o.jsonl", [b"1\n"])
 
     assert [file.name for file in tmp_path.iterdir()] == ["o.deferred.jsonl"]
+
+
+def test_what_is_no_file_is_a_stream(tmp_path: Path) -> None:
+    """Standard output, devices and pipes; a file that is yet to be made, a folder and a bad path are none."""
+    os.mkfifo(tmp_path / "pipe")
+
+    assert [is_stream(path) for path in ("-", "/dev/null", tmp_path / "pipe")] == [True, True, True]
+    assert [is_stream(path) for path in (tmp_path / "new", tmp_path, "x" * 999, "\0")] == [False] * 4
 
 
 def test_only_files_have_a_spool_beside_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -168,6 +168,37 @@ def test_a_bad_line_in_the_middle_is_refused_with_its_number(
         open_output(path)
 
     assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [lambda text: text.replace(b"\n", b"\r\n"), lambda text: b"\xef\xbb\xbf" + text],
+    ids=["CR LF", "byte order mark"],
+)
+def test_an_output_that_an_editor_has_converted_can_be_restored_as_told(
+    path: Path, convert: Callable[[bytes], bytes]
+) -> None:
+    """All lines were paid for; starting afresh, or removing them one by one, is not what helps."""
+    text = b"".join(map(result_line, (1, 2, 3)))
+    path.write_bytes(convert(text))
+
+    with pytest.raises(OutputError, match=":1: ") as caught:
+        open_output(path)
+
+    assert "--overwrite" not in caught.value.hint
+    subprocess.run(["sh", "-c", caught.value.hint.partition(": ")[2]], check=True)
+    assert path.read_bytes() == text
+
+
+@pytest.mark.parametrize("line", [b"\n", b"note to self\n"])
+def test_a_foreign_line_among_ours_can_be_removed(path: Path, line: bytes) -> None:
+    """It is one line, and the others are ours."""
+    write_lines(path, result_line(1), line, result_line(2))
+
+    with pytest.raises(OutputError, match=":2: this is not a result line") as caught:
+        open_output(path)
+
+    assert caught.value.hint.startswith("remove that line, or ")
 
 
 def test_a_bad_line_at_the_end_is_refused_too(path: Path) -> None:

@@ -87,3 +87,10 @@ def test_a_pipe_was_waited_for(tmp_path: Path) -> None:
     default = tmp_path / "rows.results.jsonl"
     default.write_bytes(result_line(1))
     assert find_output(pipe) == default
+
+
+def test_an_output_with_a_byte_order_mark_was_taken_for_a_foreign_file(results: Path) -> None:
+    """Its reader says what to do about the mark."""
+    results.write_bytes(b"\xef\xbb\xbf" + result_line(1))
+
+    assert find_output(results) == results

@@ -72,6 +72,12 @@ def test_a_socket_cannot_be_the_output(tmp_path: Path) -> None:
     assert caught.value.hint == "write to a file (-o)"
 
 
+def test_a_path_with_a_nul_is_no_path(tmp_path: Path) -> None:
+    """From Python or a configuration file: it was no error of ours."""
+    with pytest.raises(OutputError, match="cannot have a NUL"):
+        open_output(f"{tmp_path}/a\0b")
+
+
 def test_a_closed_standard_output_is_told_before_anything_is_sent() -> None:
     """Also where its number is held by a descriptor that cannot be written to."""
     with standard_output(None), pytest.raises(OutputError, match="standard output is closed"):

@@ -8,8 +8,10 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from example_lines import result_line
@@ -170,6 +172,27 @@ async def test_a_cancelled_closing_still_writes_and_syncs(tmp_path: Path, cancel
 async def test_syncs_are_inline_where_threads_are_not_wanted(watched: Watched) -> None:
     """Under virtual time a thread's real time would mean nothing."""
     writer = LineWriter(watched, sync_interval=0.01, sync_in_thread=False)
+
+    writer.put_line(b"1\n")
+    await asyncio.sleep(0.03)
+    writer.put_line(b"2\n")
+    await writer.aclose()
+
+    assert len(watched.syncs) == 2
+    assert watched.threads == {threading.get_ident()}
+
+
+class NoThreads(ThreadPoolExecutor):
+    """As on a machine whose limit of processes is reached."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+
+async def test_syncs_are_inline_where_no_thread_can_be_started(watched: Watched) -> None:
+    """The loop waits for the disk then; the lines are as safe as ever, and the run goes on."""
+    asyncio.get_running_loop().set_default_executor(NoThreads())
+    writer = LineWriter(watched, sync_interval=0.01)
 
     writer.put_line(b"1\n")
     await asyncio.sleep(0.03)

@@ -148,6 +148,30 @@ async def test_cancellation_passes_through() -> None:
     assert seen == ["cancelled"]
 
 
+class UnboundProxy:
+    """As Flask's and Django's: without its object every question about it raises, its class included."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError("working outside of a context")
+
+    def __iter__(self) -> object:
+        raise RuntimeError("working outside of a context")
+
+    def __str__(self) -> str:
+        raise RuntimeError("working outside of a context")
+
+    __repr__ = __str__
+
+
+async def test_a_result_that_raises_when_asked_for_its_class_is_an_answer() -> None:
+    """The function was called and has returned: another call would be paid for again. The rest of it is kept."""
+    whole, part = await called(echo, a_row(UnboundProxy())), await called(echo, a_row([1, UnboundProxy()]))
+
+    assert (whole.verdict, part.verdict) == ("success", "success")
+    assert json.loads(whole.body or "") == "<UnboundProxy>"
+    assert json.loads(part.body or "") == [1, "<UnboundProxy>"]
+
+
 async def test_cancellation_from_within_is_an_outcome() -> None:
     """A function that awaits something cancelled has failed; nobody cancelled the call."""
 

@@ -191,6 +191,25 @@ def test_after_a_kill_of_all_any_number_of_processes_goes_on(
     assert not (tmp_path / "out.jsonl.parts").exists()
 
 
+def test_an_output_that_is_deleted_while_processes_write_their_parts_loses_nothing(
+    tmp_path: Path, rows: Path, start: Start, provider: Provider
+) -> None:
+    """It was an internal error; the parts are there, and the same command takes them in."""
+    process = start("--workers", "2", "-c", "6", "-q")
+    wait_until(lambda: lines_in_parts(tmp_path) > 20)
+
+    (tmp_path / "out.jsonl").unlink()
+    code, _, err = end(process)
+    again, _, _ = end(start("--workers", "2", "-c", "6", "-q"))
+
+    assert code == 74, err
+    assert "out.jsonl: was deleted while the run was writing it" in err
+    assert "internal error" not in err
+    assert again == 0
+    assert rows_in(tmp_path / "out.jsonl") == Counter(range(1, 301))
+    assert provider.asked == Counter(range(1, 301))
+
+
 def test_one_signal_lets_requests_finish_in_all_processes(
     tmp_path: Path, rows: Path, start: Start, provider: Provider
 ) -> None:

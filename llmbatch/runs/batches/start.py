@@ -18,7 +18,7 @@ from llmbatch.inputs.input import Input
 from llmbatch.money.estimate import is_priced
 from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.deferred import batch_journal_path
+from llmbatch.outputs.deferred import batch_journal_path, is_stream
 from llmbatch.providers.batches.families import providers_with_batches
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.run_outcome import RunOutcome
@@ -71,7 +71,7 @@ def check_batch_options(
             "--via batch reads rows again when their results arrive, and standard input can be read once",
             hint="save it to a file first",
         )
-    if output == "-":
+    if is_stream(output):
         raise OutputError("--via batch needs an output that resumes", hint="name a file: -o results.jsonl")
 
 

@@ -19,6 +19,7 @@ import anyio
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError
 from llmbatch.core.events import Event, RunEnded
 from llmbatch.core.shards import MOST_SHARDS, Shard
+from llmbatch.outputs.deferred import is_stream
 from llmbatch.outputs.parts import is_folder, part_name, parts_beside
 from llmbatch.peers.ray import end_coordinator, start_coordinator
 from llmbatch.report.fold import FoldedStats
@@ -228,8 +229,9 @@ def _check(run: RayRun) -> None:
             f"--ray: each worker reads the input, and {name} can be read once only",
             hint="save it to a file that all nodes see, and name that; or leave --ray out",
         )
-    if run.output == "-":
-        raise OutputError("--ray needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
+    if is_stream(run.output):
+        hint = "name a file with -o results.jsonl"
+        raise OutputError(f"--ray needs an output file, and -o is '{run.output}'", hint=hint)
     if is_folder(run.output) or Path(run.output).is_dir():
         raise OutputError(
             f"--ray writes one file, and {run.output} is a folder",
