@@ -182,6 +182,11 @@ class RouteBase:
         return not self.history.ever
 
     @property
+    def is_refused_alone(self) -> bool:
+        """Whether the key is refused to this tenant only: others were answered since."""
+        return self.recent.key_refused_at < self.history.answered_to
+
+    @property
     def is_reached(self) -> bool:
         """Whether the route is known to answer something: a row, or the smallest request."""
         return self.history.ever or self.history.reached

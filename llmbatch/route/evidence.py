@@ -20,6 +20,10 @@ MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
 
 
+LIMIT_SECONDS = 61.0
+"""Seconds for which a row is throttled while others pass until it ends as too large for the limit."""
+
+
 class RowRecord:
     """Evidence against one unfinished row. Rows that never failed have no record."""
 
@@ -36,6 +40,7 @@ class RowRecord:
         "retry_at",
         "sent_alone",
         "throttled",
+        "throttled_at",
     )
 
     def __init__(self, began: int, last: Outcome) -> None:
@@ -45,6 +50,8 @@ class RowRecord:
         """Numbers of failed calls that no later success has proven."""
         self.throttled = False
         """Whether it was throttled while calls sent later passed: from then on it no longer sets the route's pace."""
+        self.throttled_at = -math.inf
+        """When that was known first."""
         self.held = False
         """Whether the row is held until another call shows whether the route works."""
         self.in_flight = False
@@ -66,6 +73,11 @@ class RowRecord:
     def __repr__(self) -> str:
         where = " in flight" if self.in_flight else " held" if self.held else ""
         return f"<RowRecord {self.proven} proven, {len(self.pending)} pending{where}>"
+
+    def note_throttled(self, now: float) -> None:
+        """Note that the row was throttled while others passed."""
+        if not self.throttled:
+            self.throttled, self.throttled_at = True, now
 
     @property
     def failures(self) -> int:
@@ -277,6 +289,15 @@ class Evidence:
         """Whether a good row would have failed so often less than once in 100,000."""
         proven = record.proven
         return proven >= self._least and proven >= self._asked(record) and proven >= self._asked_before(record)
+
+    def may_end(self, record: RowRecord, now: float) -> bool:
+        """Whether the row ends; one that is throttled not within the minute for which most limits are kept."""
+        return self.is_spent(record) and now >= record.throttled_at + LIMIT_SECONDS
+
+    def time_left(self, record: RowRecord, now: float) -> float:
+        """Seconds until a row ends that has failed often enough, and is throttled; infinity for others."""
+        left = record.throttled_at + LIMIT_SECONDS - now
+        return left if left > 0.0 and self.is_spent(record) else math.inf
 
     def is_waiting(self, record: RowRecord) -> bool:
         """Whether another attempt would give no evidence until another call succeeds."""

@@ -16,11 +16,13 @@ FADE = 0.995
 class RecentAnswers:
     """Latency and time of the last good answers, and the last error message of one route. Times are in seconds."""
 
-    __slots__ = ("error", "slowest", "succeeded_at")
+    __slots__ = ("error", "key_refused_at", "slowest", "succeeded_at")
 
     def __init__(self) -> None:
         self.error = ""
         """Message of the last answer that was neither good nor throttled; empty before the first."""
+        self.key_refused_at = math.inf
+        """When a key was first refused since the last good answer; infinity if none was."""
         self.slowest = 0.0
         """Latency of the slowest good answer, fading with each faster one; 0 before the first."""
         self.succeeded_at = -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from llmbatch.core.calls import Request
@@ -17,6 +18,7 @@ class RouteHistory:
         "_answered_before",
         "_before",
         "answered",
+        "answered_to",
         "failing",
         "good",
         "in_flight",
@@ -33,6 +35,8 @@ class RouteHistory:
         """Label of the route, without a tenant."""
         self.answered = False
         """Whether a call has succeeded in this run."""
+        self.answered_to = -math.inf
+        """When the last of the calls that have succeeded was sent, in seconds."""
         self.good: Request | None = None
         """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
         self.in_flight = 0

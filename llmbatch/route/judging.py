@@ -31,7 +31,6 @@ __all__ = ["Judging"]
 OUTAGE_BY_CHECKS = math.log(1e-3)
 """Logarithm of the chance below which failed health checks mean an outage."""
 
-
 LONG_NAMED_WAIT = 60.0
 """Seconds of a named wait that count as time without an answer, where nothing was ever answered."""
 
@@ -55,7 +54,8 @@ class Judging(RouteBase):
             for row in [row for row, label in throttled.items() if label == self.label]:
                 del throttled[row]
         recent = self.recent
-        recent.succeeded_at = now
+        recent.succeeded_at, recent.key_refused_at = now, math.inf
+        history.answered_to = max(history.answered_to, call.sent_at)
         self.checks.log_chance = 0.0
         self._unreached = None
         serial = permit.serial
@@ -83,14 +83,14 @@ class Judging(RouteBase):
         decisions: list[Decision] = []
         for row, record in self.evidence.prove(serial):
             if record.last.verdict == "throttled":
-                record.throttled = True
+                record.note_throttled(now)
             decisions += self._after_proof(row, record, now)
         return decisions
 
     def _after_proof(self, row: int, record: RowRecord, now: float) -> list[Decision]:
         if record.in_flight:
             return []
-        if self.evidence.is_spent(record):
+        if self.evidence.may_end(record, now):
             return [self._end(row, record)]
         if record.held and not record.pending:
             return [self._retry(row, record, now)]
@@ -158,7 +158,7 @@ class Judging(RouteBase):
             records = self.evidence.records.values()
             if self.is_silent and len(records) >= self._policy.failure_threshold and self._are_slow(records):
                 return [*self._name_timeouts(), ParkUntil(call.row)]
-            if self.evidence.doubt_few() or record.last.key_refused:
+            if self.evidence.doubt_few() or (record.last.key_refused and not self.is_refused_alone):
                 return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
@@ -192,9 +192,9 @@ class Judging(RouteBase):
         return record
 
     def _after_failure(self, row: int, record: RowRecord, now: float) -> Decision:
-        if self.evidence.is_spent(record):
+        if self.evidence.may_end(record, now):
             return self._end(row, record)
-        record.retry_at = now + self._backoff(row, record)
+        record.retry_at = now + self._backoff(row, record, now)
         if record.pending and (self.checks.available or self.evidence.is_waiting(record)):
             record.held = True
             return HoldForEvidence(row)
@@ -204,9 +204,10 @@ class Judging(RouteBase):
         record.held = False
         return RetryAt(row, max(now, record.retry_at), record.last.code)
 
-    def _backoff(self, row: int, record: RowRecord) -> float:
+    def _backoff(self, row: int, record: RowRecord, now: float) -> float:
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
-        return max(delay, record.last.min_backoff, record.last.retry_after or 0.0)
+        delay, last = min(delay, self.evidence.time_left(record, now)), record.last
+        return max(delay, last.min_backoff, last.retry_after or 0.0)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
@@ -326,12 +327,11 @@ class Judging(RouteBase):
                 if not self.history.ever and self._unreached is None:
                     self._unreached = now
                 self.window.clear(self.circuit.serial)
-                was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
-                if was_silent:
+                if was_silent := self.checks.log_chance:
                     # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
                     self.checks.log_chance = 0.0
                     self.evidence.void()
-                if outage.cause == "timeouts" and not (was_silent and is_first):
+                if outage.cause == "timeouts" and not (was_silent and self.trust.pings == 1):
                     decisions += self._name_timeouts()
                 if self.dead is not None:
                     return decisions

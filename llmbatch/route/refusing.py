@@ -46,6 +46,8 @@ class Refusing(Judging):
         if outcome.retry and not outcome.key_refused:
             return self._row_refused(call, outcome, now)
         record = self._note_failure(call, outcome)
+        if outcome.key_refused:
+            self.recent.key_refused_at = min(self.recent.key_refused_at, now)
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         stop = self._should_stop(outcome)

@@ -270,7 +270,7 @@ class RouteState(Sharing):
         if throttled < rows_left or len(self.history.throttled) >= self._policy.failure_threshold:
             return []
         for record in records.values():
-            record.throttled = True
+            record.note_throttled(now)
         return self._send_alone(dict(records), now)
 
     def judge_parked(
@@ -323,8 +323,8 @@ class RouteState(Sharing):
             record.pending.clear()
             self.evidence.unproven.pop(row, None)
             record.sent_alone = True
-            record.retry_at = now + self._backoff(row, record)
-            if self.evidence.is_spent(record):
+            record.retry_at = now + self._backoff(row, record, now)
+            if self.evidence.may_end(record, now):
                 decisions.append(self._end(row, record))
             else:
                 decisions.append(self._retry(row, record, now))

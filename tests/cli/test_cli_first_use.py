@@ -79,7 +79,7 @@ def test_a_name_too_long_for_a_file_beside_it_left_an_empty_output(llmbatch_here
 
     done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-o", name)
 
-    assert done.returncode == 74
+    assert done.returncode == 2
     assert not (prompts.parent / name).exists()
 
 

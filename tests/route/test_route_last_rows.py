@@ -5,6 +5,7 @@ from __future__ import annotations
 from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds
 
 from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, Requeue, RetryAt
+from llmbatch.route.history import RouteHistory
 
 
 def held(story: Story, rows: int) -> None:
@@ -189,6 +190,41 @@ def test_a_refused_key_is_judged_alone_too() -> None:
     story.route.judge_alone(story.now, 1)
 
     assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED, is_alone=True)]
+
+
+def refused_alone(history: RouteHistory, answered: float) -> Story:
+    """A tenant with many rows left whose key is refused, sent alone; another tenant was *answered* seconds later."""
+    story = Story(failure_threshold=3)
+    story.history = story.route.history = history
+    history.answered = True
+    story.route.is_tenant = True
+    story.open(KEY_REFUSED)
+    history.answered_to = story.now + answered
+    for row in range(1, 7):
+        story.probe(row, KEY_REFUSED)
+    story.wait(200.0)
+    story.route.judge_parked(story.now, [(row, KEY_REFUSED) for row in range(1, 7)], many=True)
+    for _ in range(9):
+        for row in range(1, 7):
+            if story.route.is_closed and row in story.route.evidence.records:
+                story.call(row, KEY_REFUSED)
+    return story
+
+
+def test_a_key_that_is_refused_to_one_tenant_only_fails_its_rows() -> None:
+    """Others were answered after its first refusal: the circuit opened for it again and again, for ever."""
+    story = refused_alone(RouteHistory("m"), 5.0)
+
+    assert story.route.is_closed
+    assert not story.route.evidence.records
+
+
+def test_a_key_that_nobody_was_answered_with_since_fails_no_row() -> None:
+    """It may have been revoked, for all of them."""
+    story = refused_alone(RouteHistory("m"), -5.0)
+
+    assert not story.route.is_closed
+    assert len(story.route.evidence.records) == 6
 
 
 def test_many_parked_rows_are_given_three_minutes() -> None:

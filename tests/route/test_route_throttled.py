@@ -116,6 +116,26 @@ def test_a_throttled_row_fails_by_the_same_law_while_others_pass() -> None:
     assert story.route.takes_calls(story.now)
 
 
+def test_a_row_is_not_too_large_before_a_limit_per_minute_may_have_room_for_it() -> None:
+    """However often it was refused: the last attempt comes as that minute is over, though the backoff is longer."""
+    story = Story()
+    story.call(1, THROTTLED)
+    story.call(100, GOOD)
+    began, ended = story.now, False
+    waits = []
+    while not ended:
+        (decision,) = story.call(1, THROTTLED)
+        ended = isinstance(decision, Fail)
+        if isinstance(decision, RetryAt):
+            waits.append(decision.at - story.now)
+            story.now = decision.at
+        story.quiet()
+
+    assert story.now == began + 61.0
+    assert sum(waits) == 61.0
+    assert 3 < len(waits) < 12
+
+
 def test_a_row_that_is_too_large_no_longer_sets_the_pace() -> None:
     """Even where nothing else is in flight."""
     story = Story()

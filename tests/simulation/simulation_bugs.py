@@ -132,8 +132,8 @@ def _hint_shortened(patch: pytest.MonkeyPatch) -> None:
 def _own_hint_shortened(patch: pytest.MonkeyPatch) -> None:
     backoff = Judging._backoff
 
-    def short(self: Judging, row: int, record: RowRecord) -> float:
-        return min(2.0, backoff(self, row, record))
+    def short(self: Judging, row: int, record: RowRecord, now: float) -> float:
+        return min(2.0, backoff(self, row, record, now))
 
     patch.setattr(Judging, "_backoff", short)
 
