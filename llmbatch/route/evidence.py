@@ -20,6 +20,9 @@ MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
 
 
+CLOCK_TICK = 0.001
+"""Seconds that count as none: sums of waits are rounded."""
+
 LIMIT_SECONDS = 61.0
 """Seconds for which a row is throttled while others pass until it ends as too large for the limit."""
 
@@ -292,12 +295,12 @@ class Evidence:
 
     def may_end(self, record: RowRecord, now: float) -> bool:
         """Whether the row ends; one that is throttled not within the minute for which most limits are kept."""
-        return self.is_spent(record) and now >= record.throttled_at + LIMIT_SECONDS
+        return self.is_spent(record) and record.throttled_at + LIMIT_SECONDS - now <= CLOCK_TICK
 
     def time_left(self, record: RowRecord, now: float) -> float:
         """Seconds until a row ends that has failed often enough, and is throttled; infinity for others."""
         left = record.throttled_at + LIMIT_SECONDS - now
-        return left if left > 0.0 and self.is_spent(record) else math.inf
+        return left if left > CLOCK_TICK and self.is_spent(record) else math.inf
 
     def is_waiting(self, record: RowRecord) -> bool:
         """Whether another attempt would give no evidence until another call succeeds."""
