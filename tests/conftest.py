@@ -39,8 +39,9 @@ settings.load_profile("fixed")  # --hypothesis-profile=hunt loads the other: tes
 
 # A shell that starts the tests in the background, or nohup, has them ignore these, and every process they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for name in ("SIGHUP", "SIGQUIT"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
