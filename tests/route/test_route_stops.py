@@ -461,8 +461,9 @@ def test_a_route_that_is_lost_lets_its_rows_go_on_elsewhere() -> None:
     """Its circuit opens, though chance could explain the few failures: rows wait in a closed one."""
     story = Story(ever=False, can_check=True)
     story.call(1, TIMEOUT)
+    story.wait(550.0)
     late = story.send(0, "ping")
-    story.wait(600.0)
+    story.wait(60.0)
 
     assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed"]
 
@@ -471,8 +472,9 @@ def test_a_row_that_shows_that_its_route_is_lost_is_parked_with_the_others() -> 
     """And does not wait for evidence in a circuit that is open."""
     story = Story(ever=False, can_check=True)
     story.call(1, TIMEOUT)
+    story.wait(550.0)
     late = story.send(2)
-    story.wait(600.0)
+    story.wait(60.0)
 
     assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed", "ParkUntil"]
 
@@ -485,6 +487,11 @@ def test_a_process_that_was_stopped_has_not_tried_for_so_long() -> None:
     story.come(call, UNREACHABLE)
 
     assert not story.route.is_lost(story.now)
+    assert story.route.lost_at == story.now - 60.0 + 600.0
+
+    late = story.send(2)
+    story.wait(24_000.0)
+    story.come(late, UNREACHABLE)
     assert story.route.lost_at == story.now - 60.0 + 600.0
 
 
