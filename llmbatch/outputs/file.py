@@ -26,7 +26,7 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, 
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.other_parts import Elsewhere
+    from llmbatch.outputs.other_parts import OtherParts
 
 __all__ = ["Output"]
 
@@ -65,7 +65,7 @@ class Output:
         self._synced_lines = 0
         self._is_unsafe = False
         self._cut_rows: list[int] = []
-        self._elsewhere: Elsewhere | None = None
+        self._elsewhere: OtherParts | None = None
         finished.failed_rows = self._failed_rows
 
     def __repr__(self) -> str:
@@ -76,11 +76,11 @@ class Output:
         elsewhere = 0 if self._elsewhere is None else self._elsewhere.rows
         return self.finished.lines - elsewhere + self.lines_written
 
-    def join(self, elsewhere: Elsewhere) -> None:
+    def join(self, elsewhere: OtherParts) -> None:
         """Count the finished rows in other files too.
 
         Raises:
-            OutputError: as :meth:`Elsewhere.enter <llmbatch.outputs.other_parts.Elsewhere.enter>`.
+            OutputError: as :meth:`OtherParts.enter <llmbatch.outputs.other_parts.OtherParts.enter>`.
         """
         elsewhere.enter(self.finished, self.name)
         self._elsewhere = elsewhere

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmbatch.core.errors import InUseError
 from llmbatch.core.shards import Shard
-from llmbatch.outputs.other_parts import Elsewhere
+from llmbatch.outputs.other_parts import OtherParts
 from llmbatch.outputs.parts import part_name
 from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
@@ -77,5 +77,5 @@ class FreeParts:
                 finished = scan(fd, path, self._disk, shard=shard).finished
             finally:
                 self._disk.close(fd)
-        Elsewhere(path, shard, self._disk).enter(finished, path)
+        OtherParts(path, shard, self._disk).enter(finished, path)
         return finished

@@ -33,7 +33,7 @@ from llmbatch.storage.filesystem import (
 from llmbatch.storage.finished_rows import FinishedRows
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.other_parts import Elsewhere
+    from llmbatch.outputs.other_parts import OtherParts
 
 __all__ = ["open_output"]
 
@@ -50,7 +50,7 @@ def open_output(
     retry_up_to: int | None = None,
     input_path: str | Path | None = None,
     shard: Shard = WHOLE,
-    elsewhere: Callable[[], Elsewhere] | None = None,
+    elsewhere: Callable[[], OtherParts] | None = None,
     disk: Filesystem = FILESYSTEM,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.

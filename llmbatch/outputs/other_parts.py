@@ -26,7 +26,7 @@ from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_error
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
-__all__ = ["Elsewhere"]
+__all__ = ["OtherParts"]
 
 _REWRITE_SECONDS: Final = 2.0
 """How long a part may be locked before it counts as being written: another process may drop lines of its own shard."""
@@ -36,7 +36,7 @@ _LOCK_SECONDS: Final = 20.0
 """How long to wait for a part whose lines are to be dropped, while others do the same."""
 
 
-class Elsewhere:
+class OtherParts:
     """Other files with results of the same input: the other parts in the folder of *own*, and files that are *named*.
 
     *shard*: whose rows are looked for. ``rows`` counts those found by :meth:`enter`.
@@ -54,7 +54,7 @@ class Elsewhere:
         self._holding: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<Elsewhere of {self._shard}, {self.rows} rows in {len(self._holding)} files>"
+        return f"<OtherParts of {self._shard}, {self.rows} rows in {len(self._holding)} files>"
 
     def enter(self, finished: FinishedRows, own: str) -> None:
         """Add the rows of the shard to *finished*, those of its own part, which is called *own* and locked.

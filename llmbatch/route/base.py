@@ -10,7 +10,7 @@ from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.route.calls import Call, CallKind, CallsInFlight
+from llmbatch.route.calls import OVERDUE_SECONDS, Call, CallKind, CallsInFlight
 from llmbatch.route.decisions import Decision, Tell
 from llmbatch.route.evidence import Evidence, is_own_error
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
@@ -184,7 +184,7 @@ class RouteBase:
     @property
     def is_refused_alone(self) -> bool:
         """Whether the key is refused to this tenant only: others were answered since."""
-        return self.recent.key_refused_at < self.history.answered_to
+        return self.recent.key_refused_at < self.history.good_sent_at
 
     @property
     def is_reached(self) -> bool:
@@ -307,7 +307,7 @@ class RouteBase:
 
     def admit(self, row: int, now: float, *, kind: CallKind = "row", timeout: float) -> Call | None:
         """Admit one call; None if the circuit refuses it. *row* is 0 for a health check. *timeout* is in seconds."""
-        permit = self.circuit.acquire(now, row, lease=timeout + 5.0)
+        permit = self.circuit.acquire(now, row, lease=timeout + OVERDUE_SECONDS)
         if permit is None:
             return None
         record = self.evidence.records.get(row) if self.evidence.records else None

@@ -7,7 +7,10 @@ from typing import Literal
 
 from llmbatch.breaker.permit_state import PermitState
 
-__all__ = ["Call", "CallKind", "CallsInFlight"]
+__all__ = ["OVERDUE_SECONDS", "Call", "CallKind", "CallsInFlight"]
+
+OVERDUE_SECONDS = 5.0
+"""Seconds beyond its time limit within which a call has ended, unless this process was stopped meanwhile."""
 
 CallKind = Literal["row", "ping", "good"]
 """What a call sends: a row of the input, or a health check, which no row waits for. ``ping`` is the smallest request of

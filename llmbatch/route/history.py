@@ -18,9 +18,9 @@ class RouteHistory:
         "_answered_before",
         "_before",
         "answered",
-        "answered_to",
         "failing",
         "good",
+        "good_sent_at",
         "in_flight",
         "name",
         "reached",
@@ -35,7 +35,7 @@ class RouteHistory:
         """Label of the route, without a tenant."""
         self.answered = False
         """Whether a call has succeeded in this run."""
-        self.answered_to = -math.inf
+        self.good_sent_at = -math.inf
         """When the last of the calls that have succeeded was sent, in seconds."""
         self.good: Request | None = None
         """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""

@@ -55,7 +55,7 @@ class Judging(RouteBase):
                 del throttled[row]
         recent = self.recent
         recent.succeeded_at, recent.key_refused_at = now, math.inf
-        history.answered_to = max(history.answered_to, call.sent_at)
+        history.good_sent_at = max(history.good_sent_at, call.sent_at)
         self.checks.log_chance = 0.0
         self._unreached = None
         serial = permit.serial

@@ -23,7 +23,7 @@ from typing import Literal, assert_never
 from llmbatch.core.calls import Outcome
 from llmbatch.route.account import is_money
 from llmbatch.route.base import RAMP_START, RoutePolicy
-from llmbatch.route.calls import Call, CallKind
+from llmbatch.route.calls import OVERDUE_SECONDS, Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,
     Decision,
@@ -45,9 +45,6 @@ ALONE_SECONDS = 45.0
 
 MANY_ALONE_SECONDS = 180.0
 """The same if they are so many that an outage is more likely."""
-
-STOPPED_SECONDS = 5.0
-"""Seconds beyond its time limit after which a call can only have ended because this process was stopped."""
 
 MOSTLY = 0.9
 """Share of the last rows that have failed before while others succeeded, if the others may be judged with them."""
@@ -187,7 +184,7 @@ class RouteState(Sharing):
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Track since when a route that has never answered cannot be reached."""
         since = max(call.sent_at, now - call.timeout)
-        if self._unreached is not None and since - call.sent_at > STOPPED_SECONDS:
+        if self._unreached is not None and since - call.sent_at > OVERDUE_SECONDS:
             self._unreached = max(self._unreached, since)  # this process was stopped meanwhile
         if outcome.verdict == "throttled" and outcome.status is None and not outcome.is_withheld:
             # Not an answer of the provider's: a function's exception, which was judged so.

@@ -10,7 +10,7 @@ from llmbatch.core.rows import Row
 from llmbatch.runner.backlog import SMALL_BYTES, RunRoute
 from llmbatch.runner.context import RunContext
 
-__all__ = ["Checks"]
+__all__ = ["HealthRequests"]
 
 MAX_GOOD_BYTES = 1024 * 1024
 """Largest request, in bytes, that is kept for health checks."""
@@ -20,7 +20,7 @@ MOST_TRIES = 5
 """How often rows of earlier runs are looked for where they cannot be read."""
 
 
-class Checks:
+class HealthRequests:
     """Requests for health checks.
 
     *good_rows* returns rows that succeeded in earlier runs, None if they cannot be read now; called if needed, and

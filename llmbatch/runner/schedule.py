@@ -26,7 +26,7 @@ from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
-from llmbatch.runner.health_requests import Checks
+from llmbatch.runner.health_requests import HealthRequests
 from llmbatch.runner.left_over import deferred_results, why_stuck
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
@@ -90,7 +90,7 @@ class Scheduler:
         bodies = self.reading.bodies
         self._settler = Settler(self._run, on_drop=bodies.drop, others=lambda: self.reading.may_have_others)
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
-        self._checks = Checks(self._run, earlier.good_rows)
+        self._checks = HealthRequests(self._run, earlier.good_rows)
         self._budgets = Budgets(options, now(), emit=emit, requests_today=earlier.requests_today)
         self.control = RunControl(self._run, self._budgets)
         self._probed = False  # whether the last call was a probe

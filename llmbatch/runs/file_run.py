@@ -64,7 +64,7 @@ from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.other_parts import Elsewhere
+    from llmbatch.outputs.other_parts import OtherParts
 
 __all__ = ["FileRun"]
 
@@ -194,12 +194,12 @@ class FileRun:
             self._had_deferred = deferred_path(path).exists()
             write_deferred(Path(path), (), self._locking)
 
-    def _elsewhere(self) -> Elsewhere:
-        from llmbatch.outputs.other_parts import Elsewhere
+    def _elsewhere(self) -> OtherParts:
+        from llmbatch.outputs.other_parts import OtherParts
 
         whole = output_of_parts(Path(self._path).parent)
         named = () if whole is None else (str(whole),)
-        return Elsewhere(self._path, self._shard, self._locking, named=named)
+        return OtherParts(self._path, self._shard, self._locking, named=named)
 
     @staticmethod
     def _remove_if_empty(folder: str) -> None:

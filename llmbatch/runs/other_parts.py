@@ -8,7 +8,7 @@ from llmbatch.core.errors import InputError
 from llmbatch.inputs.input import Input
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.other_parts import Elsewhere
+    from llmbatch.outputs.other_parts import OtherParts
 
 __all__ = ["check_other_parts", "result_elsewhere"]
 
@@ -16,7 +16,7 @@ _FEW_ROWS: Final = 10_000
 """Rows of the input that are read at most."""
 
 
-def check_other_parts(elsewhere: Elsewhere, rows: Input, name: str) -> None:
+def check_other_parts(elsewhere: OtherParts, rows: Input, name: str) -> None:
     """Compare one row of each part of another shard with the input, which is called *name*.
 
     Rows of the shard itself are all compared elsewhere. Without this, the shards of two inputs would fill one folder,

@@ -22,7 +22,7 @@ from llmbatch.outputs.file import Output
 from llmbatch.outputs.free_parts import FreeParts
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.open import open_output
-from llmbatch.outputs.other_parts import Elsewhere
+from llmbatch.outputs.other_parts import OtherParts
 from llmbatch.outputs.parts import part_name
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -65,7 +65,7 @@ def opened(
     return open_output(
         path,
         shard=shard,
-        elsewhere=lambda: Elsewhere(path, shard, disk, named=named),
+        elsewhere=lambda: OtherParts(path, shard, disk, named=named),
         retry_failed=retry_failed,
         overwrite=overwrite,
     )
@@ -84,11 +84,11 @@ def test_rows_of_other_parts_are_finished(folder: Path) -> None:
 
 def test_the_folder_says_how_much_it_holds(folder: Path) -> None:
     """For whoever debugs it."""
-    found = Elsewhere(str(part(folder, THREE)), THREE)
+    found = OtherParts(str(part(folder, THREE)), THREE)
 
     found.enter(FinishedRows(THREE), "own")
 
-    assert repr(found) == "<Elsewhere of 3/4, 2 rows in 1 files>"
+    assert repr(found) == "<OtherParts of 3/4, 2 rows in 1 files>"
     assert found.file_of(11) is None
     assert found.among({3, 7, 11}) == {3, 7}
 
@@ -96,7 +96,7 @@ def test_the_folder_says_how_much_it_holds(folder: Path) -> None:
 def test_what_earlier_answers_say_is_read_from_all_parts(folder: Path) -> None:
     """Their model, settings and inputs also tell of parts that have no rows of the shard."""
     output = opened(folder)
-    found = Elsewhere(str(part(folder, THREE)), THREE)
+    found = OtherParts(str(part(folder, THREE)), THREE)
 
     assert output.has_success("sim/a")
     assert output.has_success("sim/b")
@@ -114,7 +114,7 @@ def test_a_part_without_an_answer_has_no_sample(folder: Path) -> None:
     part(folder, Shard(2, 2)).write_bytes(lines(2, failed=(2,)))
     output = opened(folder)
 
-    assert list(Elsewhere(str(part(folder, THREE)), THREE).samples()) == []
+    assert list(OtherParts(str(part(folder, THREE)), THREE).samples()) == []
     assert output.earlier_success() is None
     output.close()
 
@@ -317,7 +317,7 @@ def test_a_part_that_cannot_be_read_is_named(folder: Path, call: str) -> None:
 @pytest.mark.parametrize("call", ["open", "fstat"])
 def test_the_first_answer_of_a_part_that_cannot_be_read_is_an_error(folder: Path, call: str) -> None:
     """Its settings would else not be compared; a search through all lines skips it."""
-    found = Elsewhere(str(part(folder, THREE)), THREE, failing(**{call: errno.EIO}))
+    found = OtherParts(str(part(folder, THREE)), THREE, failing(**{call: errno.EIO}))
 
     with pytest.raises(OutputError, match=r"cannot be read .input/output error"):
         found.first_success()
@@ -358,7 +358,7 @@ def test_a_part_that_vanishes_before_its_lines_are_dropped_is_no_error(folder: P
 def test_a_part_that_vanishes_is_no_error_as_it_is_entered(folder: Path) -> None:
     """It was listed a moment ago."""
     path = str(part(folder, THREE))
-    listed = Elsewhere(path, THREE)
+    listed = OtherParts(path, THREE)
     part(folder, Shard(1, 2)).unlink()
 
     output = open_output(path, shard=THREE, elsewhere=lambda: listed)

@@ -199,7 +199,7 @@ def refused_alone(history: RouteHistory, answered: float) -> Story:
     history.answered = True
     story.route.is_tenant = True
     story.open(KEY_REFUSED)
-    history.answered_to = story.now + answered
+    history.good_sent_at = story.now + answered
     for row in range(1, 7):
         story.probe(row, KEY_REFUSED)
     story.wait(200.0)
@@ -212,7 +212,7 @@ def refused_alone(history: RouteHistory, answered: float) -> Story:
 
 
 def test_a_key_that_is_refused_to_one_tenant_only_fails_its_rows() -> None:
-    """Others were answered after its first refusal: the circuit opened for it again and again, for ever."""
+    """Others were answered after its first refusal: the circuit opened for it again and again."""
     story = refused_alone(RouteHistory("m"), 5.0)
 
     assert story.route.is_closed

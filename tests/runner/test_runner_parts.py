@@ -14,7 +14,7 @@ from llmbatch.core.rows import Row
 from llmbatch.runner import routes as routes_module
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.finish import deferred_result
-from llmbatch.runner.health_requests import MAX_GOOD_BYTES, MOST_TRIES, Checks
+from llmbatch.runner.health_requests import MAX_GOOD_BYTES, MOST_TRIES, HealthRequests
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
@@ -28,7 +28,7 @@ def test_a_ping_is_made_from_the_first_request_of_the_route() -> None:
     """None before one was sent, nor where the provider has none."""
     run = Parts(smallest=True).context()
     one = pending(run, 1)
-    checks = Checks(run, lambda: ())
+    checks = HealthRequests(run, lambda: ())
     assert checks.ping(one.route) is None
 
     one.route.template = one.request
@@ -39,7 +39,7 @@ def test_a_ping_is_made_from_the_first_request_of_the_route() -> None:
     without = Parts().context()
     other = pending(without, 1)
     other.route.template = other.request
-    assert Checks(without, lambda: ()).ping(other.route) is None
+    assert HealthRequests(without, lambda: ()).ping(other.route) is None
 
 
 def test_a_ping_says_nothing_about_a_tenant() -> None:
@@ -49,14 +49,14 @@ def test_a_ping_says_nothing_about_a_tenant() -> None:
     one.route.template = one.request
 
     assert one.route.state.label == "m [tenant acme]"
-    assert Checks(run, lambda: ()).ping(one.route) is None
+    assert HealthRequests(run, lambda: ()).ping(one.route) is None
 
 
 def test_the_smallest_request_that_succeeded_is_kept() -> None:
     """None above a megabyte; from the first on, rows that fail wait for health checks."""
     run = Parts().context()
     one = pending(run, 1)
-    checks = Checks(run, lambda: ())
+    checks = HealthRequests(run, lambda: ())
     request = one.request
     assert request is not None
     checks.keep(one.route, replace(request, body=b"x" * (MAX_GOOD_BYTES + 1)))
@@ -80,7 +80,7 @@ def test_rows_of_earlier_runs_are_looked_up_once() -> None:
 
     run = Parts().context()
     one = pending(run, 7)
-    checks = Checks(run, good_rows)
+    checks = HealthRequests(run, good_rows)
     assert checks.good(one.route) is None
     assert not asked
 
@@ -106,12 +106,12 @@ def test_rows_of_earlier_runs_that_cannot_be_read_are_looked_up_again() -> None:
     run = Parts().context()
     one = pending(run, 7)
     one.route.template = one.request
-    checks = Checks(run, good_rows)
+    checks = HealthRequests(run, good_rows)
 
     assert [checks.good(one.route) is not None for _ in range(4)] == [False, False, True, True]
     assert len(asked) == 3
 
-    fails_on = Checks(run, lambda: asked.append(1))
+    fails_on = HealthRequests(run, lambda: asked.append(1))
     other = pending(run, 8, model="other").route
     other.template = one.request
     assert {fails_on.good(other) for _ in range(20)} == {None}

@@ -12,6 +12,7 @@ from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
+from llmbatch.core.ports import Transport
 from llmbatch.display.phrases import waits_for
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
@@ -261,6 +262,37 @@ def test_no_row_is_taken_for_too_large_where_half_of_all_calls_are_throttled(
     )
 
     assert story.statuses == {"success": 300}
+
+
+class Bucket:
+    """Refuses, without a hint, what its bytes of *rate* a second, up to *most*, do not cover now."""
+
+    def __init__(self, transport: Transport, rate: float, most: float) -> None:
+        self.transport = transport
+        self.rate = rate
+        self.most = self.left = most
+        self.at = 0.0
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        now = asyncio.get_running_loop().time()
+        self.left, self.at = min(self.most, self.left + (now - self.at) * self.rate), now
+        if len(request.body) > self.left:
+            return Reply(429, {}, b'{"error":{"message":"Too many requests"}}')
+        self.left -= len(request.body)
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+@pytest.mark.parametrize("at", [20, 149])
+def test_a_large_row_waits_for_its_share_of_a_minute(simulate: Simulate, at: int) -> None:
+    """It failed as too large after three refusals in four seconds, while the small ones beside it passed."""
+    rows = [{"prompt": f"row {number} " + "x" * (25_000 if number == at else 150)} for number in range(150)]
+
+    story = simulate(rows, wrap=lambda transport: Bucket(transport, 1_000.0, 30_000.0), concurrency=8)
+
+    assert story.statuses == {"success": 150}
 
 
 def test_a_row_that_alone_is_throttled_still_ends(simulate: Simulate, prompts: Prompts) -> None:

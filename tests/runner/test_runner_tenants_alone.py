@@ -41,6 +41,35 @@ def rows_of(tenant: str, count: int, *, mark: str = "") -> list[Any]:
     return [{"prompt": f"{tenant} {number}{mark}", "metadata": {"tenant": tenant}} for number in range(count)]
 
 
+class RefusingTenant:
+    """Refuses the key to one tenant only."""
+
+    def __init__(self, transport: Transport, tenant: str) -> None:
+        self.transport = transport
+        self.tenant = tenant.encode()
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self.tenant in request.body:
+            await asyncio.sleep(0.02)
+            return Reply(403, {}, b'{"error":{"message":"tenant unknown"}}')
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def test_a_key_that_is_refused_to_one_tenant_ends_its_rows(simulate: Simulate) -> None:
+    """Within minutes of the others' last answer; its circuit opened again and again, for 40 minutes."""
+    mixed = [row for pair in zip(rows_of("beta", 20), rows_of("acme", 20), strict=True) for row in pair]
+
+    story = simulate(
+        mixed + rows_of("beta", 20), wrap=lambda transport: RefusingTenant(transport, "acme"), concurrency=6, **KEY
+    )
+
+    assert story.statuses == {"success": 40, "failed": 20}
+    assert story.seconds < 600
+
+
 @pytest.mark.parametrize("how", [None, 400, 503])
 @pytest.mark.parametrize("count", [6, 20])
 def test_an_outage_that_a_tenant_meets_with_its_first_rows_costs_none_of_them(
