@@ -11,7 +11,7 @@ from llmbatch.core.errors import TransportError
 if TYPE_CHECKING:
     from llmbatch.http.connection import Connection
 
-__all__ = ["CODINGS", "DEFAULT_ANSWER_MEMORY", "UNCODED", "AnswerMemory", "Decompressor"]
+__all__ = ["DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Decompressor", "decompressor"]
 
 DEFAULT_ANSWER_MEMORY = 512_000_000
 """Default limit of bytes that all answers in flight share."""
@@ -23,9 +23,26 @@ CODINGS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 UNCODED = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "chunked"})
 """What servers name in ``content-encoding`` though the body is not compressed."""
 
+_LONGEST_CODING = 8
+
 _INPUT_BYTES = 16 * 1024
 _OUTPUT_BYTES = 1024 * 1024
 """Maximum bytes of input, and of output, per step."""
+
+
+def decompressor(encoding: str, first: int) -> Decompressor | None:
+    """Return what decompresses a body with this ``content-encoding`` and *first* byte; None if it is not compressed.
+
+    Raises:
+        ValueError: the coding was not requested. The text names it, but a long one, which may be anything, even a key.
+    """
+    coding = encoding.strip().lower()
+    if coding in UNCODED:
+        return None
+    if coding not in CODINGS:
+        name = f" ({coding})" if len(coding) <= _LONGEST_CODING else ""
+        raise ValueError(f"an encoding that was not requested{name}")
+    return Decompressor(coding, first)
 
 
 class Decompressor:

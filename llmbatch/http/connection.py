@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from llmbatch.core.calls import Reply
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.http.body import CODINGS, UNCODED, AnswerMemory, Decompressor
+from llmbatch.http.body import AnswerMemory, Decompressor, decompressor
 from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_running, not_sent
 
 __all__ = ["Connection", "ends_with_connection", "joined_headers", "lenient_parser"]
@@ -23,8 +23,6 @@ _numbers = itertools.count(1)
 _names: dict[bytes, str] = {}
 """Names of fields as they came, to those in lower case."""
 _MOST_NAMES, _LONGEST_NAME = 1024, 100
-
-_LONGEST_CODING = 8
 
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those that need no file handle
 
@@ -220,7 +218,10 @@ class Connection(asyncio.Protocol):
                 raise self._fault("garbage", f"{self.place} sent data after accepting the tunnel")
             return
         if self._decompressor is None and "content-encoding" in self._reply.headers:
-            self._decompressor = self._new_decompressor(self._reply.headers["content-encoding"], data[0])
+            try:
+                self._decompressor = decompressor(self._reply.headers["content-encoding"], data[0])
+            except ValueError as error:
+                raise self._fault("garbage", f"the answer of {self.place} has {error}") from None
         try:
             for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
                 self._parts.append(part)
@@ -231,15 +232,6 @@ class Connection(asyncio.Protocol):
                     return
         except zlib.error as error:
             raise self._fault("truncated", f"the answer of {self.place} cannot be decompressed") from error
-
-    def _new_decompressor(self, encoding: str, first: int) -> Decompressor | None:
-        coding = encoding.strip().lower()
-        if coding in UNCODED:
-            return None
-        if coding not in CODINGS:
-            name = f" ({coding})" if len(coding) <= _LONGEST_CODING else ""  # a longer one may be anything, even a key
-            raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested{name}")
-        return Decompressor(coding, first)
 
     def on_message_complete(self) -> None:
         """Handle the complete answer, if it is a final one."""

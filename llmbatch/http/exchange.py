@@ -18,7 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from llmbatch.core.calls import Reply
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.exchange import HttpCall, Upload
-from llmbatch.http.body import CODINGS, UNCODED, AnswerMemory, Decompressor
+from llmbatch.http.body import AnswerMemory, Decompressor, decompressor
 from llmbatch.http.connect_errors import lost_fault, not_sent
 from llmbatch.http.connection import Connection, ends_with_connection, joined_headers, lenient_parser
 from llmbatch.http.dial import Dialer, Target
@@ -251,11 +251,11 @@ class _Exchange(asyncio.Protocol):
         """Keep a block of the body until it is read."""
         if self._reply is None or self._is_complete:
             return
-        coding = self._reply.headers.get("content-encoding", "").strip().lower()
-        if coding not in UNCODED and self._decompressor is None:
-            if coding not in CODINGS:
-                raise self._fault("garbage", f"the answer of {self._place} has an encoding that was not requested")
-            self._decompressor = Decompressor(coding, data[0])
+        if self._decompressor is None and "content-encoding" in self._reply.headers:
+            try:
+                self._decompressor = decompressor(self._reply.headers["content-encoding"], data[0])
+            except ValueError as error:
+                raise self._fault("garbage", f"the answer of {self._place} has {error}") from None
         try:
             for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
                 if part:

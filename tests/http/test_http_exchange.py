@@ -126,21 +126,25 @@ def test_a_download_is_given_as_it_was_meant(head: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "body", "fault"),
+    ("head", "body", "fault", "message"),
     [
-        ("200 OK\r\nContent-Length: 20", b"hello", "truncated"),
-        ("200 OK\r\nTransfer-Encoding: chunked", b"6\r\nhello\n\r\n5\r\nwo", "truncated"),
-        ("200 OK\r\nContent-Encoding: gzip", gzip.compress(b"hello" * 100)[:20], "truncated"),
-        ("nonsense", b"", "garbage"),
+        ("200 OK\r\nContent-Length: 20", b"hello", "truncated", ""),
+        ("200 OK\r\nTransfer-Encoding: chunked", b"6\r\nhello\n\r\n5\r\nwo", "truncated", ""),
+        ("200 OK\r\nContent-Encoding: gzip", gzip.compress(b"hello" * 100)[:20], "truncated", "decompressed"),
+        ("nonsense", b"", "garbage", ""),
+        ("200 OK\r\nContent-Encoding: br", b"\x0b\x02\x80", "garbage", "encoding that was not requested (br)"),
+        ("200 OK\r\nContent-Encoding: sk-secret-key", b"x", "garbage", "encoding that was not requested"),
     ],
-    ids=["short", "chunk cut", "gzip cut", "not HTTP"],
+    ids=["short", "chunk cut", "gzip cut", "not HTTP", "foreign", "unknown"],
 )
-def test_a_torn_download_is_never_taken_for_a_whole_one(head: str, body: bytes, fault: str) -> None:
+def test_a_torn_download_is_never_taken_for_a_whole_one(head: str, body: bytes, fault: str, message: str) -> None:
     """What was received is given, then the error is raised."""
     with pytest.raises(TransportError) as caught:
         asyncio.run(talk(answer(head, body), lambda url: HttpCall("GET", url, {})))
 
     assert caught.value.fault == fault
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_silence_ends_an_exchange() -> None:
