@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 from llmbatch.core.rows import Result
-from llmbatch.runner.backlog import PendingRow
+from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import deferred_result
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.routes import max_wait_without_progress
 
-__all__ = ["deferred_results", "why_stuck"]
+__all__ = ["all_wait", "deferred_results", "why_stuck"]
+
+
+def all_wait(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], bool]) -> bool:
+    """Whether all rows left wait for blocked routes, or longer than this run will, as the provider asked of each.
+
+    *is_blocked*: whether nothing more is sent to a route in this run.
+    """
+    blocked = {route for route in run.routes if is_blocked(route)}
+    routes = [route for route in run.routes if route.unfinished or route.skipped]
+    return bool(routes) and all(
+        not run.routing.may_leave(route, blocked) if route in blocked else _asks_too_long(run, route, now)
+        for route in routes
+    )
+
+
+def _asks_too_long(run: RunContext, route: RunRoute, now: float) -> bool:
+    """Whether the provider asked for a longer wait than this run's for each row of an open *route*."""
+    bound = max_wait_without_progress(run.options)
+    if bound == math.inf or route.skipped:
+        return False
+    rows = [pending for pending in run.backlog.rows.values() if pending.route is route]
+    if not all(pending.state is RowState.RETRYING and _is_named(pending) for pending in rows):
+        return False
+    return all(wait > bound for pending, wait in run.backlog.waiting([*run.routes], now) if pending.route is route)
+
+
+def _is_named(pending: PendingRow) -> bool:
+    record = pending.route.state.evidence.records.get(pending.row.number)
+    last = (None if record is None else record.last) or pending.last
+    return last is not None and last.retry_after is not None
 
 
 def why_stuck(run: RunContext) -> str:

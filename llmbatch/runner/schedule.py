@@ -27,7 +27,7 @@ from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.health_requests import HealthRequests
-from llmbatch.runner.left_over import deferred_results, why_stuck
+from llmbatch.runner.left_over import all_wait, deferred_results, why_stuck
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.other_routes import borrow
@@ -374,7 +374,7 @@ class Scheduler:
         return self.reading.is_over and not self._run.backlog.rows
 
     def is_stuck(self, now: float) -> bool:
-        """Whether all rows left wait for routes to which nothing more is sent in this run."""
+        """Whether all rows left wait for what this run does not wait for; see all_wait."""
         run, since, had_ended = self._run, self._run.machine.since, self.reading.ended
         if any(route.state.in_flight for route in run.routes):
             return False
@@ -383,9 +383,7 @@ class Scheduler:
         if self.reading.may_read(now) and not self.reading.is_held:
             self.reading.needs_input |= had_ended  # another pass has begun, and nothing else may wake the run
             return False
-        blocked = {route for route in run.routes if self.is_blocked(route, now)}
-        routes = [route for route in run.routes if route.unfinished or route.skipped]
-        return bool(routes) and all(route in blocked and not run.routing.may_leave(route, blocked) for route in routes)
+        return all_wait(run, now, is_blocked=lambda route: self.is_blocked(route, now))
 
     def why_stuck(self) -> str:
         """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from runner_parts import FAILED, GOOD, NO_NETWORK, THROTTLED, Parts, prompts, row, row_of
@@ -258,6 +259,27 @@ def test_a_run_that_defers_is_stuck_once_the_outage_is_certain() -> None:
     assert scheduler.why_stuck().startswith("m is in an outage (--on-outage defer): ")
     assert [result.status for result in scheduler.deferred()] == ["deferred"] * 5
     assert parts.halted == []
+
+
+@pytest.mark.parametrize(
+    ("options", "is_stuck"), [({"on_outage": "defer"}, True), ({"max_outage": 60.0}, True), ({}, False)]
+)
+def test_a_row_that_was_asked_to_wait_for_an_hour_does_not_hold_a_run_that_waits_for_less(
+    options: dict[str, Any], is_stuck: bool
+) -> None:
+    """It is deferred with its wait once the other rows have ended; without such an option the run waits."""
+    parts = Parts(prompts(20), concurrency=10, **options)
+    scheduler = parts.scheduler()
+    first, *others = taken(scheduler)
+    scheduler.settle(first, replace(FAILED, retry_after=3600.0))
+    assert not scheduler.is_stuck(parts.now)
+    while others:
+        scheduler.settle(others.pop(), GOOD)
+        others += taken(scheduler)
+
+    assert scheduler.is_stuck(parts.now) is is_stuck
+    assert scheduler.why_stuck() == "m asks to wait longer than this run will"
+    assert [result.retry_after for result in scheduler.deferred()] == [pytest.approx(3600.0)]
 
 
 def test_a_run_that_fails_rows_ends_them_with_the_outage() -> None:
