@@ -194,7 +194,7 @@ class Judging(RouteBase):
     def _after_failure(self, row: int, record: RowRecord, now: float) -> Decision:
         if self.evidence.may_end(record, now):
             return self._end(row, record)
-        record.retry_at = now + self._backoff(row, record, now)
+        record.retry_at = now + max(self._backoff(row, record, now), record.last.retry_after or 0.0)
         if record.pending and (self.checks.available or self.evidence.is_waiting(record)):
             record.held = True
             return HoldForEvidence(row)
@@ -206,8 +206,7 @@ class Judging(RouteBase):
 
     def _backoff(self, row: int, record: RowRecord, now: float) -> float:
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
-        delay, last = min(delay, self.evidence.time_left(record, now)), record.last
-        return max(delay, last.min_backoff, last.retry_after or 0.0)
+        return max(min(delay, self.evidence.time_left(record, now)), record.last.min_backoff)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
@@ -269,8 +268,9 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
-            is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.good is not None
-            outage.note_ping(now, is_answer=not is_silent)
+            is_good = self.history.good is not None
+            is_silent = outcome.status is None or is_of_no_api(outcome) or is_good
+            outage.note_ping(now, is_answer=not is_silent, is_good=is_good)
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:

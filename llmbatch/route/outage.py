@@ -97,7 +97,9 @@ class Outage:
     pinged: Literal["no", "answered", "silent"] = "no"
     """How the last ping ended: ``silent`` if that means that the provider is down."""
     answered_since: float = math.inf
-    """Since when all pings were answered; infinite if the last one was not."""
+    """Since when all pings were answered; infinite if the last one was not, or another request was asked since."""
+    pinged_good: bool = False
+    """Whether the last ping was a request that has succeeded before, as another tenant's."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False
@@ -109,9 +111,11 @@ class Outage:
     check_next: bool = False
     """Whether a health check probes next: the refusal of a row was no clear answer, or one more success is needed."""
 
-    def note_ping(self, now: float, *, is_answer: bool) -> None:
-        """Note how a ping ended: with what only a provider that is up answers, or not."""
-        self.answered_since = min(self.answered_since, now) if is_answer else math.inf
+    def note_ping(self, now: float, *, is_answer: bool, is_good: bool) -> None:
+        """Note how a ping ended: with what only a provider that is up answers, or not. *is_good*: see pinged_good."""
+        since = self.answered_since if is_good is self.pinged_good else math.inf  # error answers say less than it
+        self.pinged_good = is_good
+        self.answered_since = min(since, now) if is_answer else math.inf
         self.pinged = "answered" if is_answer else "silent"
 
     def row_failed(self) -> bool:

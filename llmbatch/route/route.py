@@ -169,7 +169,7 @@ class RouteState(Sharing):
         outage = self.outage
         if outage is None:
             return False
-        outage.note_ping(now, is_answer=True)
+        outage.note_ping(now, is_answer=True, is_good=self.history.good is not None)
         self.history.reached = True
         known = self.history.ever or (outage.cause == "failures" and self.trust.pings > 0)
         return self.is_tenant and known and outage.cause != "timeouts"
@@ -290,6 +290,8 @@ class RouteState(Sharing):
             return []
         if can_ping and (outage.pinged != "answered" or now - outage.answered_since < patience):
             return []
+        if can_ping and outage.pinged_good is not (self.history.good is not None):
+            return []  # errors were taken for answers, as nothing better was known to ask
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
         if any(last.verdict == "local" for last in lasts.values()):
@@ -325,7 +327,7 @@ class RouteState(Sharing):
             record.pending.clear()
             self.evidence.unproven.pop(row, None)
             record.sent_alone = True
-            record.retry_at = now + self._backoff(row, record, now)
+            record.retry_at = max(record.retry_at, now + self._backoff(row, record, now))
             if self.evidence.may_end(record, now):
                 decisions.append(self._end(row, record))
             else:

@@ -173,6 +173,8 @@ class Engine:
             self.emit(RunStopping(self._loop.time(), why_not_read(error)))
 
     def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
+        if exit_code in (3, 4) and self._scheduler.is_finished():
+            return  # a health check was still on its way when the last row ended
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)
             self._scheduler.reading.stop()

@@ -343,7 +343,7 @@ class Scheduler:
         if outcome.verdict == "success" and attempt.pending and len(attempt.request.body) < route.good_bytes:
             self._checks.keep(route, attempt.request)
         self._settler.settle(attempt, outcome, now, cost, at_risk)
-        if outcome.code == "timeout" and route.state.wants_ping(now):
+        if outcome.code == "timeout" and route.unfinished and route.state.wants_ping(now):
             self._unanswered[route] = None
 
     def cancelled(self, attempt: Attempt) -> None:

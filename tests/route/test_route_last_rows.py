@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds
+from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds, waiting
 
+from llmbatch.core.calls import Request, Route
 from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, Requeue, RetryAt
 from llmbatch.route.history import RouteHistory
 
@@ -274,3 +275,47 @@ def test_many_rows_of_a_tenant_that_all_time_out_have_not_failed() -> None:
     assert kinds(decisions[-2:]) == ["GiveUpRoute", "ParkUntil"]
     assert story.route.dead is not None
     assert "answers take longer than --timeout" in story.route.dead.message
+
+
+def test_errors_of_the_smallest_request_are_no_answers_once_another_tenant_is_answered() -> None:
+    """A tenant's rows were judged in a whole outage at the very moment in which another tenant found its end."""
+    story = Story(failure_threshold=3, ever=False)
+    story.route.is_tenant = True
+    story.open()
+    for row in range(1, 7):
+        story.probe(row, FAILED)
+    story.probe(0, FAILED, "ping")  # nothing was ever answered: perhaps it is always refused
+    story.wait(200.0)
+    story.history.answered = True
+    assert story.history.good is None
+    parked = [(row, FAILED) for row in range(1, 7)]
+    story.history.good = Request(Route("openai", "m"), "https://example.com", {}, b"{}", "chat", 1)
+
+    assert story.route.judge_parked(story.now, parked, many=True, can_ping=True) == []
+    story.probe(0, GOOD, "ping")  # another tenant's request
+    assert story.route.judge_parked(story.now, parked, many=True, can_ping=True) == []
+    story.wait(180.0)
+    assert story.route.judge_parked(story.now, parked, many=True, can_ping=True)
+
+
+def test_a_wait_that_is_over_is_not_waited_for_again() -> None:
+    """Rows told to wait for ten minutes, an hour ago, were sent ten minutes after they were to be judged."""
+    story = Story()
+    story.open(waiting(FAILED, 600.0))
+    story.wait(3600.0)
+
+    decisions = story.route.judge_parked(story.now)
+
+    assert [decision.at - story.now for decision in decisions if isinstance(decision, RetryAt)] == [1.0] * 5
+
+
+def test_a_held_row_keeps_the_wait_that_it_was_told() -> None:
+    """Judged by its own attempts, it is not sent before."""
+    story = Story()
+    held(story, 1)
+    story.route.evidence.records[1].retry_at = story.now + 50.0
+
+    (retry,) = story.route.judge_alone(story.now, 1)
+
+    assert isinstance(retry, RetryAt)
+    assert retry.at == story.now + 50.0

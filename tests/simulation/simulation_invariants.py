@@ -283,6 +283,9 @@ class Watch:
         now = self._world + event.at
         if len(heard) != 1 or heard[0].hint_until <= now or heard[0].probe or heard[0].check:
             return
+        refused = {call.row for call in calls if newest < call.number and self._plan.bad.get(call.row) == "429"}
+        if len(refused) >= 2:
+            return  # with it as many as a route hardly refuses by chance, whatever the rows are
         until = now + event.pause
         if not event.is_named and event.pause <= 1.0:
             return  # the second that a route waits in any case

@@ -166,7 +166,10 @@ def draw_plan(seed: int) -> Plan:
         epilogue=rng.choice(["none", "again", "retry_failed", "changed", "appended"]),
         sync_seconds=rng.choice([0.001, 0.05, 2.5]),
         smallest=smallest,
-        most_waiting=rng.choice([10, 20]) if rng.random() < (0.6 if other_model else 0.1) else None,
+        # The product's bound is never below what may be in flight.
+        most_waiting=max(options["concurrency"], rng.choice([10, 20]))
+        if rng.random() < (0.6 if other_model else 0.1)
+        else None,
     )
 
 
