@@ -23,6 +23,7 @@ from llmbatch.core.events import (
     OutageEnded,
     OutageStarted,
     RetryPlanned,
+    RowJudged,
     RowMoved,
     RowParked,
     RowsRequeued,
@@ -60,6 +61,7 @@ _DETAILS: dict[type, str] = {
     RowParked: "parked",
     LimitLearned: "limit_learned",
     RowMoved: "moved",
+    RowJudged: "judged",
     RowsRequeued: "requeued",
     Throttled: "throttled",
 }

@@ -19,6 +19,7 @@ from llmbatch.core.events import (
     OutageEnded,
     OutageStarted,
     RetryPlanned,
+    RowJudged,
     RowMoved,
     RowParked,
     RowsRequeued,
@@ -148,8 +149,9 @@ class LogLines:
                 return LogLine("info", f"{who}: {what}{message}")
             case CircuitChanged(old=old, new=new) if "closed" in (old, new):
                 why = f": {shown(event.reason, 200)}" if event.reason else ""
+                usual = f"; usually {event.usual}" if event.usual else ""
                 return LogLine(
-                    "info", f"circuit {elided(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}"
+                    "info", f"circuit {elided(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}{usual}"
                 )
             case RowParked():
                 when = f"retry after {_wait(event.retry_after)}"
@@ -161,6 +163,8 @@ class LogLines:
                 window = "" if event.window_s is None else f" in {duration(event.window_s)}"
                 says = _LEARNED_FROM[event.source]
                 return LogLine("info", f"{elided(event.route, 80)} {says} {what}{window}")
+            case RowJudged():
+                return LogLine("info", f"row {event.row}: ends as failed ({shown(event.code, 80)}): {event.why}")
             case RowMoved():
                 return LogLine("info", f"row {event.row}: goes to {elided(event.to, 80)}")
             case RowsRequeued():

@@ -238,8 +238,8 @@ class FoldedStats(RunStats):
 
 
 _COUNTED = frozenset(
-    {"CallSent", "CallEnded", "RowFinished", "RetryPlanned", "RowParked", "RowMoved", "RowsRequeued", "LimitChanged",
-     "Progress"}
+    {"CallSent", "CallEnded", "RowFinished", "RetryPlanned", "RowParked", "RowMoved", "RowJudged", "RowsRequeued",
+     "LimitChanged", "Progress"}
 )  # fmt: skip
 
 

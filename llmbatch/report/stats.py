@@ -26,6 +26,7 @@ from llmbatch.core.events import (
     Progress,
     RetryPlanned,
     RowFinished,
+    RowJudged,
     RowMoved,
     RowParked,
     RowsRequeued,
@@ -99,7 +100,7 @@ class RunStats:
                 self._waiting.add(event.row)
             case RowParked():
                 self._row_parked(event)
-            case RowMoved():
+            case RowMoved() | RowJudged():
                 self._no_longer_waits(event.row)
             case RowsRequeued():
                 self._rows_requeued(event)
@@ -141,12 +142,10 @@ class RunStats:
                 assert_never(event)
 
     def _route(self, label: str) -> RouteStats:
-        if label not in self._routes and len(self._routes) >= _MOST_ROUTES:
-            label = _OTHER_ROUTES
-        known = self._routes.get(label)
-        if known is None:
-            known = self._routes[label] = RouteStats(label)
-        return known
+        if label not in self._routes:
+            label = label if len(self._routes) < _MOST_ROUTES else _OTHER_ROUTES
+            self._routes.setdefault(label, RouteStats(label))
+        return self._routes[label]
 
     def _progress_made(self, event: Progress) -> None:
         self._progress = event

@@ -294,14 +294,10 @@ class RouteBase:
         return self._unreached + (UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage)
 
     def explain(self, row: int | None = None) -> str:
-        """Describe the evidence against *row*, or the state of the route, in a phrase for humans."""
+        """Describe the evidence against *row*, or how often attempts of good rows fail here, in a phrase for humans."""
         if row is not None:
             return self.evidence.explain(row)
-        rate = f"{self.evidence.rate.value:.1%} of attempts of good rows fail"
-        if self.outage is None:
-            return rate
-        kind = "outage" if self.outage.confirmed else "not confirmed yet"
-        return f"circuit open ({kind}): {self.reason}; before, {rate}"
+        return f"{self.evidence.rate.value:.1%} of attempts of good rows fail"
 
     # Calls.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Literal
 
 from llmbatch.breaker.core import State
@@ -32,11 +33,15 @@ class Succeed:
 
 @record
 class Fail:
-    """*row* ends as ``failed`` with *outcome*. *is_alone*: by its own attempts, as no other call could tell."""
+    """*row* ends as ``failed`` with *outcome*. *is_alone*: by its own attempts, as no other call could tell.
+
+    *why*: the evidence against it; empty if the answer itself is enough. Not compared.
+    """
 
     row: int
     outcome: Outcome
     is_alone: bool = False
+    why: str = field(default="", compare=False)
 
 
 @record

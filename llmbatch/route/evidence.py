@@ -281,12 +281,14 @@ class Evidence:
     def _unresolved(self, record: RowRecord) -> Iterator[tuple[int, int]]:
         return ((other.began, other.attempts) for other in self.records.values() if other is not record)
 
-    def ended(self, row: int) -> None:
-        """Forget a row that ended as failed; its failures count in the error rate of later rows."""
+    def ended(self, row: int) -> str:
+        """Forget a row that ended as failed, and return why; its failures count in the error rate of later rows."""
+        why = self.explain(row)
         record = self.forget(row)
         if record is not None:
             self.own_lost += is_own_error(record.last)
             self.rate.lost(record.attempts, record.began)
+        return why
 
     def is_spent(self, record: RowRecord) -> bool:
         """Whether a good row would have failed so often less than once in 100,000."""

@@ -209,9 +209,8 @@ class Judging(RouteBase):
         return max(min(delay, self.evidence.time_left(record, now)), record.last.min_backoff)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
-        self.evidence.ended(row)
         self.history.throttled.pop(row, None)
-        return Fail(row, record.last, record.sent_alone)
+        return Fail(row, record.last, record.sent_alone, self.evidence.ended(row))
 
     # Openings, probes and named waits.
 

@@ -15,6 +15,7 @@ from llmbatch.core.events import (
     Notice,
     OutageEnded,
     OutageStarted,
+    RowJudged,
     Throttled,
 )
 from llmbatch.route.decisions import (
@@ -162,8 +163,10 @@ class Settler:
                 case Succeed():
                     if pending is not None and pending.last is not None:
                         self._succeed(pending, pending.last, now)
-                case Fail(row, outcome, is_alone):
+                case Fail(row, outcome, is_alone, why):
                     if not (is_alone and is_tried_elsewhere(self._run, rows[row], now)):
+                        if why:
+                            self._run.emit(RowJudged(now, route.state.label, row, outcome.code, why))
                         self._end(rows[row], outcome, "failed", now)
                 case RetryAt(row, at, code):
                     self._retry(rows[row], at, code, now)
@@ -315,7 +318,8 @@ class Settler:
         """Emit CircuitChanged."""
         state = route.state
         wait = 0.0 if moved.new == "closed" else state.retry_after(now)
-        self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))
+        usual = state.explain() if moved.old == "closed" else ""
+        self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait, usual))
 
     def _pause(self, route: RunRoute, pause: PauseRoute, now: float, *, lacks_capacity: bool) -> None:
         """Park or move the rows of a route whose wait is long, or any wait for capacity that another one has.

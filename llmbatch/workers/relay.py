@@ -19,6 +19,7 @@ from llmbatch.core.events import (
     OutageEnded,
     OutageStarted,
     RetryPlanned,
+    RowJudged,
     RowMoved,
     RowParked,
     RowsRequeued,
@@ -44,7 +45,7 @@ _TOLD: Final = (
     LimitLearned,
     Throttled,
 )
-_DETAILS: Final = (RetryPlanned, RowParked, RowMoved, RowsRequeued)
+_DETAILS: Final = (RetryPlanned, RowParked, RowMoved, RowJudged, RowsRequeued)
 
 
 class Controllable(Protocol):

@@ -21,6 +21,7 @@ from llmbatch.core.events import (
     Progress,
     RetryPlanned,
     RowFinished,
+    RowJudged,
     RowParked,
     RowsRequeued,
     RunEnded,
@@ -202,6 +203,9 @@ def test_verbose_adds_a_line_for_each_failed_attempt_parked_row_and_retry() -> N
         RetryPlanned(1.0, ROUTE, 17, 2.1, "overloaded_error"),
         RowParked(1.0, ROUTE, 17, 4.0, "circuit open", True),
         RowsRequeued(1.0, ROUTE, 1),
+        RowJudged(1.0, ROUTE, 17, "overloaded_error", "failed 6 of 6 while 0.4% of other attempts failed"),
+        CircuitChanged(1.0, ROUTE, "closed", "open", "5 rows failed: down", 1.0, "0.4% of attempts of good rows fail"),
+        CircuitChanged(1.0, ROUTE, "half_open", "closed", "", 0.0),
     ]
 
     assert plain(started(), *events) == ["in.jsonl -> out.jsonl"]
@@ -211,6 +215,9 @@ def test_verbose_adds_a_line_for_each_failed_attempt_parked_row_and_retry() -> N
         "row 17: again in 2.1 s after overloaded_error",
         "row 17: parked, retry after 4.0 s: circuit open",
         f"1 parked row of {ROUTE} may go again",
+        "row 17: ends as failed (overloaded_error): failed 6 of 6 while 0.4% of other attempts failed",
+        f"circuit {ROUTE} opened: 5 rows failed: down; usually 0.4% of attempts of good rows fail",
+        f"circuit {ROUTE} closed",
     ]
 
 

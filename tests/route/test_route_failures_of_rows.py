@@ -79,7 +79,10 @@ def test_a_row_fails_after_three_proven_failures() -> None:
 
     story.call(1, TIMEOUT)
     assert story.route.explain(1) == "failed 2 of 3 while 0.0% of other attempts failed, 1 more not proven yet"
-    assert story.call(101, GOOD) == [Succeed(), Fail(1, TIMEOUT)]
+    decisions = story.call(101, GOOD)
+    assert decisions == [Succeed(), Fail(1, TIMEOUT)]
+    assert isinstance(decisions[1], Fail)
+    assert decisions[1].why == "failed 3 of 3 while 0.0% of other attempts failed"
     assert story.route.explain(1) == ""
 
 

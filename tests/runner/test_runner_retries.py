@@ -7,7 +7,7 @@ import math
 import pytest
 from runner_story import Prompts, Simulate, Story
 
-from llmbatch.core.events import CallSent, RowParked
+from llmbatch.core.events import CallSent, CircuitChanged, RowFinished, RowJudged, RowParked
 from llmbatch.pace.retries import MOST, PER_SECOND, SHARE, RetryBudget
 from llmbatch.sim.scenario import Phase
 
@@ -79,3 +79,24 @@ def test_a_row_alone_is_retried_as_soon_as_its_backoff_is_over(simulate: Simulat
 
     assert len(attempts) >= 3
     assert attempts[1] - attempts[0] < 0.5 + 1.25 + 1.0
+
+
+def test_why_a_row_has_failed_is_told_with_its_evidence(simulate: Simulate, prompts: Prompts) -> None:
+    """Before its end, once; nothing is told of rows that succeed."""
+    story = simulate(prompts(200, poison=[3]), Phase(math.inf), concurrency=4, latency=0.1)
+
+    (judged,) = story.of(RowJudged)
+    assert (judged.row, judged.code) == (3, "server_error")
+    attempts = sum(event.row == 3 for event in story.of(CallSent))
+    assert judged.why == f"failed {attempts} of {attempts} while 0.0% of other attempts failed"
+    after = story.events[story.events.index(judged) + 1]
+    assert isinstance(after, RowFinished)
+    assert (after.row, after.status) == (3, "failed")
+
+
+def test_an_opening_tells_how_attempts_fare_usually(simulate: Simulate, prompts: Prompts) -> None:
+    """Where a circuit opens; not where it closes."""
+    story = simulate(prompts(200), Phase(2.0), Phase(10.0, "down"), Phase(math.inf), concurrency=4, latency=0.1)
+
+    usual = [event.usual for event in story.of(CircuitChanged) if "closed" in (event.old, event.new)]
+    assert usual == ["0.0% of attempts of good rows fail", ""]
