@@ -112,7 +112,7 @@ class Refusing(Judging):
         if not self.history.ever:
             self._stop = (3, outcome)
             return self._open("stop", now)
-        return self._open("refusals", now, confirmed=True)
+        return self._open("refusals", now)
 
     def _check_refused_by_chance(self, now: float) -> list[Decision]:
         """Judge a health check that met a refusal which may be chance: an outage only if far too many do in a row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -81,7 +82,8 @@ def test_a_fresh_row_probes_first_then_the_smallest_request_then_a_parked_row() 
 
 def test_the_smallest_request_alone_does_not_close_the_circuit_again_and_again() -> None:
     """Once it has, a finished row's request is asked, and every fourth turn a row."""
-    assert turns(8, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "ping"]
+    eight = ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "ping"]
+    assert turns(16, Trust(pings=1)) == eight * 2
     assert turns(3, Trust(pings=1), candidates("ping", "good")) == ["good"] * 3
 
 
@@ -90,6 +92,35 @@ def test_the_smallest_request_is_asked_ever_more_seldom_once_it_has_closed_the_c
     first = [turns(130, Trust(pings=pings)).index("ping") for pings in (1, 2, 3, 4, 5)]
 
     assert first == [7, 15, 31, 63, 63]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("fresh", "parked", "ping", "good"), "ping"),
+        (("fresh", "parked", "good"), "good"),
+        (("fresh", "parked"), "parked"),
+        (("fresh",), "fresh"),
+        ((), None),
+    ],
+)
+def test_the_turn_of_the_smallest_request_passes_to_others(kinds: tuple[str, ...], expected: str | None) -> None:
+    """Where it cannot be sent: perhaps only bad rows are left, so what was parked goes before fresh rows."""
+    assert _next(outage(turn=7), Trust(pings=1), candidates(*kinds)) == expected
+
+
+def test_pings_answer_since_the_first_of_those_that_were_all_answered() -> None:
+    """One that is not, or another request, begins anew."""
+    subject = outage()
+    since = []
+    for now, is_answer in [(101.0, True), (102.0, True), (103.0, False), (104.0, True), (105.0, True)]:
+        subject.note_ping(now, is_answer=is_answer, is_good=False)
+        since.append(subject.answered_since)
+    assert since == [101.0, 101.0, math.inf, 104.0, 104.0]
+
+    for now in (106.0, 107.0):
+        subject.note_ping(now, is_answer=True, is_good=True)
+        assert subject.answered_since == 106.0
 
 
 def test_checks_take_turns_while_they_fail() -> None:
