@@ -668,7 +668,7 @@ def test_a_check_that_is_refused_while_rows_fail_defers_them() -> None:
 
 
 def test_a_check_that_is_refused_as_rows_are_opens_the_circuit_where_it_worked_before() -> None:
-    """Refusals all around; of a part of the calls, as by one bad backend, the next probe may pass: that is no outage."""
+    """Refusals all around; of a part of the calls the next probe may pass: that is no outage."""
     story = Story(can_check=True)
     story.call(1, REFUSED)
 

@@ -26,7 +26,7 @@ from llmbatch.outputs.scan import scan
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.calls import Call
-from llmbatch.route.decisions import Decision, Fail
+from llmbatch.route.decisions import Decision, Fail, RetryAt
 from llmbatch.route.evidence import Evidence, RowRecord
 from llmbatch.route.judging import Judging
 from llmbatch.route.refusing import Refusing
@@ -130,12 +130,13 @@ def _hint_shortened(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a wait that the provider named for a row is cut short")
 def _own_hint_shortened(patch: pytest.MonkeyPatch) -> None:
-    backoff = Judging._backoff
+    retry = Judging._retry
 
-    def short(self: Judging, row: int, record: RowRecord, now: float) -> float:
-        return min(2.0, backoff(self, row, record, now))
+    def early(self: Judging, row: int, record: RowRecord, now: float) -> RetryAt:
+        record.retry_at = min(now + 2.0, record.retry_at)
+        return retry(self, row, record, now)
 
-    patch.setattr(Judging, "_backoff", short)
+    patch.setattr(Judging, "_retry", early)
 
 
 @bug("no ramp after a wait that the provider named")
