@@ -66,6 +66,11 @@ class RouteHistory:
         return len(self.failing) >= threshold
 
     @property
+    def has_good(self) -> bool:
+        """Whether pings of tenants are a request that has succeeded, not the smallest one, which may always fail."""
+        return self.good is not None
+
+    @property
     def ever(self) -> bool:
         """Whether a call has ever succeeded."""
         if self._before is None and not self.answered:

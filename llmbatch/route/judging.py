@@ -267,9 +267,8 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
-            is_good = self.history.good is not None
-            is_silent = outcome.status is None or is_of_no_api(outcome) or is_good
-            outage.note_ping(now, is_answer=not is_silent, is_good=is_good)
+            is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.has_good
+            outage.note_ping(now, is_answer=not is_silent, is_good=self.history.has_good)
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:

@@ -113,7 +113,8 @@ class Outage:
 
     def note_ping(self, now: float, *, is_answer: bool, is_good: bool) -> None:
         """Note how a ping ended: with what only a provider that is up answers, or not. *is_good*: see pinged_good."""
-        since = self.answered_since if is_good is self.pinged_good else math.inf  # error answers say less than it
+        # Until a good request is known, errors count as answers; they say nothing once it is asked.
+        since = self.answered_since if is_good is self.pinged_good else math.inf
         self.pinged_good = is_good
         self.answered_since = min(since, now) if is_answer else math.inf
         self.pinged = "answered" if is_answer else "silent"

@@ -124,7 +124,7 @@ class Refusing(Judging):
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
         if outage is not None and call.kind == "ping":
-            outage.note_ping(now, is_answer=self.history.good is None, is_good=self.history.good is not None)
+            outage.note_ping(now, is_answer=not self.history.has_good, is_good=self.history.has_good)
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.permit, "neutral", now)

@@ -169,7 +169,7 @@ class RouteState(Sharing):
         outage = self.outage
         if outage is None:
             return False
-        outage.note_ping(now, is_answer=True, is_good=self.history.good is not None)
+        outage.note_ping(now, is_answer=True, is_good=self.history.has_good)
         self.history.reached = True
         known = self.history.ever or (outage.cause == "failures" and self.trust.pings > 0)
         return self.is_tenant and known and outage.cause != "timeouts"
@@ -290,7 +290,7 @@ class RouteState(Sharing):
             return []
         if can_ping and (outage.pinged != "answered" or now - outage.answered_since < patience):
             return []
-        if can_ping and outage.pinged_good is not (self.history.good is not None):
+        if can_ping and outage.pinged_good is not self.history.has_good:
             return []  # errors were taken for answers, as nothing better was known to ask
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}

@@ -22,24 +22,26 @@ def all_wait(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], bo
     """
     blocked = {route for route in run.routes if is_blocked(route)}
     routes = [route for route in run.routes if route.unfinished or route.skipped]
-    return bool(routes) and all(
-        not run.routing.may_leave(route, blocked) if route in blocked else _asks_too_long(run, route, now)
-        for route in routes
+    if not routes or any(run.routing.may_leave(route, blocked) for route in routes if route in blocked):
+        return False
+    others = {route for route in routes if route not in blocked}
+    return not others or _ask_too_long(run, others, now)
+
+
+def _ask_too_long(run: RunContext, routes: set[RunRoute], now: float) -> bool:
+    """Whether each row left of *routes*, which are not blocked, was asked to wait longer than this run will."""
+    bound = max_wait_without_progress(run.options)
+    if bound == math.inf or any(route.skipped for route in routes):
+        return False
+    return all(
+        wait > bound and pending.state is RowState.RETRYING and _is_asked(pending)
+        for pending, wait in run.backlog.waiting(run.routes, now)
+        if pending.route in routes
     )
 
 
-def _asks_too_long(run: RunContext, route: RunRoute, now: float) -> bool:
-    """Whether the provider asked for a longer wait than this run's for each row of an open *route*."""
-    bound = max_wait_without_progress(run.options)
-    if bound == math.inf or route.skipped:
-        return False
-    rows = [pending for pending in run.backlog.rows.values() if pending.route is route]
-    if not all(pending.state is RowState.RETRYING and _is_named(pending) for pending in rows):
-        return False
-    return all(wait > bound for pending, wait in run.backlog.waiting([*run.routes], now) if pending.route is route)
-
-
-def _is_named(pending: PendingRow) -> bool:
+def _is_asked(pending: PendingRow) -> bool:
+    """Whether the row's last answer named the time for which it waits."""
     record = pending.route.state.evidence.records.get(pending.row.number)
     last = (None if record is None else record.last) or pending.last
     return last is not None and last.retry_after is not None

@@ -122,3 +122,15 @@ class Story:
 def kinds(decisions: Sequence[Decision]) -> list[str]:
     """What was decided, by name."""
     return [type(decision).__name__ for decision in decisions]
+
+
+def bound_to_two() -> Story:
+    """A route that is known to take two requests at once: a third was refused, and both others passed."""
+    story = Story()
+    first = [story.send(row) for row in (1, 2, 3)]
+    story.come(first[2], THROTTLED)
+    for call in first[:2]:
+        story.come(call, GOOD)
+    assert story.route.limit.value == 2
+    story.wait(1.0)
+    return story

@@ -468,17 +468,6 @@ def test_a_route_that_is_lost_lets_its_rows_go_on_elsewhere() -> None:
     assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed"]
 
 
-def test_a_row_that_shows_that_its_route_is_lost_is_parked_with_the_others() -> None:
-    """And does not wait for evidence in a circuit that is open."""
-    story = Story(ever=False, can_check=True)
-    story.call(1, TIMEOUT)
-    story.wait(550.0)
-    late = story.send(2)
-    story.wait(60.0)
-
-    assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed", "ParkUntil"]
-
-
 def test_a_process_that_was_stopped_has_not_tried_for_so_long() -> None:
     """A call lasts no longer than its time limit, however long the process slept."""
     story = Story(ever=False)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from route_states import FAILED, GOOD, THROTTLED, Story, kinds, waiting
+from route_states import FAILED, GOOD, THROTTLED, Story, bound_to_two, kinds, waiting
 
 from llmbatch.route.decisions import CircuitMoved, Fail, HoldForEvidence, ParkUntil, PauseRoute, RetryAt, Succeed
 
@@ -439,12 +439,7 @@ def test_refusals_beside_calls_sent_before_them_stop_the_route_as_soon_as_others
 
 def test_a_row_that_is_refused_beside_more_than_the_route_takes_is_sent_again_and_nothing_else() -> None:
     """A first refusal has shown that the route takes two at once; that a third is refused again says nothing new."""
-    story = Story()
-    first = [story.send(row) for row in (1, 2, 3)]
-    story.come(first[2], THROTTLED)
-    for call in first[:2]:
-        story.come(call, GOOD)
-    assert story.route.limit.value == 2
+    story = bound_to_two()
     row = 10
     for _ in range(100):
         story.wait(1.0)
@@ -468,12 +463,7 @@ def test_a_row_that_is_refused_beside_more_than_the_route_takes_is_sent_again_an
 
 def test_waits_that_two_refused_trials_name_are_the_route_s_all_the_same() -> None:
     """With no success in between: the provider says when to come again."""
-    story = Story()
-    first = [story.send(row) for row in (1, 2, 3)]
-    story.come(first[2], THROTTLED)
-    for call in first[:2]:
-        story.come(call, GOOD)
-    story.wait(1.0)
+    story = bound_to_two()
     beside = [story.send(row) for row in (10, 11, 12, 13)]
 
     assert story.come(beside[2], waiting(THROTTLED, 8.0)) == [RetryAt(12, story.now + 8.0, "http_429")]

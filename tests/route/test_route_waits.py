@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from route_states import FAILED, GOOD, OVERLOADED, THROTTLED, Story, kinds, waiting
+from route_states import FAILED, GOOD, OVERLOADED, THROTTLED, Story, bound_to_two, kinds, waiting
 
 from llmbatch.core.calls import CIRCUIT_OPEN, Outcome
 from llmbatch.route.calls import CallKind
@@ -14,18 +14,6 @@ from llmbatch.route.decisions import HoldForEvidence, PauseRoute, RetryAt
 
 NO_CAPACITY = replace(THROTTLED, lacks_capacity=True)
 WITHHELD = replace(THROTTLED, code=CIRCUIT_OPEN, status=None)
-
-
-def bound_to_two() -> Story:
-    """A route that is known to take two requests at once: a third was refused, and both others passed."""
-    story = Story()
-    first = [story.send(row) for row in (1, 2, 3)]
-    story.come(first[2], THROTTLED)
-    for call in first[:2]:
-        story.come(call, GOOD)
-    assert story.route.limit.value == 2
-    story.wait(1.0)
-    return story
 
 
 # Throttled calls.
