@@ -246,11 +246,12 @@ async def test_run_sync_works_inside_a_running_loop(tmp_path: Path) -> None:
     Slow: simulated answers take 0.2 s.
     """
     prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
+    before = set(threading.enumerate())  # another test may have left one that still ends
 
     summary = BatchRunner("sim/steady").run_sync(prompts)
 
     assert summary.success == 5
-    assert threading.active_count() == 1
+    assert set(threading.enumerate()) <= before
 
 
 async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path: Path) -> None:
