@@ -261,7 +261,7 @@ class AdaptiveLimit:
     def change_ceiling(self, ceiling: int, newest: int) -> None:
         """Go up to another *ceiling*: a lower one counts at once, a higher one is reached by a ramp.
 
-        Only calls after number *newest* count for the search from now on. What was refused before is not forgotten.
+        A search that begins anew counts only calls after number *newest*. What was refused before is not forgotten.
         """
         was_free = self._slow_start >= self._knee.cap
         self._knee.change_ceiling(ceiling, newest)

@@ -99,8 +99,7 @@ class Refusing(Judging):
         """Judge a health check that was refused while rows are held."""
         if is_money(outcome) and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
-            return self._open("stop", now) if self.circuit.is_closed else []
-        if not self.circuit.is_closed:
+        if not self.circuit.is_closed or self._stop is not None:
             return []
         if outcome.retry and outcome.status is not None and not outcome.key_refused and self.history.ever:
             # Refused at random, as rows are (400 json_validate_failed of Groq): an answer, and no sign of an outage.
@@ -111,7 +110,7 @@ class Refusing(Judging):
             return self._open("last rows", now)
         if not self.history.ever:
             self._stop = (3, outcome)
-            return self._open("stop", now)
+            return []
         return self._open("refusals", now)
 
     def _check_refused_by_chance(self, now: float) -> list[Decision]:
