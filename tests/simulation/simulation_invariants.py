@@ -301,7 +301,7 @@ class Watch:
         sick = any(call.phase.kind in TOTAL | SPENT or call.fate in ("random", "throttled", "local") for call in calls)
         # Where failed rows are all that is sent, only the smallest request could tell; and where no row of the route
         # has succeeded in this life, it says too little about so many (docs/evidence.md).
-        known = any(call.fate == "good" and call.row and call.route == event.route for call in calls)
+        known = any(call.fate == "good" and call.row and not call.check and call.route == event.route for call in calls)
         if not sick and known and self._provider.smallest != "fails" and not self.retrying:
             self._break(f"claim 5: an outage was told that never was ({event.reason})")
 
