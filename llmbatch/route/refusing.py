@@ -267,6 +267,10 @@ class Refusing(Judging):
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.release(call.permit)
+        if outcome.scope == "row":
+            # Others are sent and answered: this row waits by itself.
+            at = now + outcome.min_backoff
+            return [RetryAt(call.row, at, outcome.code) if self.circuit.is_closed else ParkUntil(call.row)]
         if outcome.code != "no_network":
             # Out of handles or memory: lower the limit until more calls succeed again.
             self._push_back(call)

@@ -12,7 +12,7 @@ from llmbatch.runner.finish import deferred_result
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import max_wait_without_progress
 
-__all__ = ["all_wait", "deferred_results", "why_stuck"]
+__all__ = ["all_wait", "deferred_results", "held_until", "why_stuck"]
 
 
 def all_wait(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], bool]) -> bool:
@@ -26,6 +26,11 @@ def all_wait(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], bo
         return False
     others = {route for route in routes if route not in blocked}
     return not others or _ask_too_long(run, others, now)
+
+
+def held_until(run: RunContext) -> float:
+    """When this machine has sent none of the rows in memory for as long as this run waits, though it sent others."""
+    return run.machine.held_until(run.backlog.rows, longest=max_wait_without_progress(run.options))
 
 
 def _ask_too_long(run: RunContext, routes: set[RunRoute], now: float) -> bool:
@@ -51,6 +56,8 @@ def why_stuck(run: RunContext) -> str:
     """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""
     if run.machine.since is not None:
         return "this machine cannot send anything"
+    if held_until(run) <= run.now():
+        return f"this machine cannot send what is left, though it sends other rows: {run.machine.why_held()}"
     now, flag = run.now(), _flag_that_stops(run.options)
     for route in run.routes:
         state = route.state

@@ -27,7 +27,7 @@ from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.health_requests import HealthRequests
-from llmbatch.runner.left_over import all_wait, deferred_results, why_stuck
+from llmbatch.runner.left_over import all_wait, deferred_results, held_until, why_stuck
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.other_routes import borrow
@@ -383,6 +383,8 @@ class Scheduler:
         if self.reading.may_read(now) and not self.reading.is_held:
             self.reading.needs_input |= had_ended  # another pass has begun, and nothing else may wake the run
             return False
+        if self.reading.is_over and held_until(run) <= now:
+            return True
         return all_wait(run, now, is_blocked=lambda route: self.is_blocked(route, now))
 
     def why_stuck(self) -> str:

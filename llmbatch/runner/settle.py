@@ -97,9 +97,9 @@ class Settler:
             )
         )
         if verdict == "local":
-            self._machine_failed(outcome, now)
-        elif run.machine.since is not None:
-            run.machine.works()
+            outcome = self._machine_failed(0 if pending is None else pending.row.number, outcome, now)
+        elif run.machine.awaits_answers:
+            run.machine.works(0 if pending is None else pending.row.number, call.sent_at)
         if pending is not None:
             pending.latency = seconds
             if cost is None and verdict == "success":
@@ -386,9 +386,11 @@ class Settler:
         else:
             self._run.emit(Notice(now, "error", message, hint))
 
-    def _machine_failed(self, outcome: Outcome, now: float) -> None:
-        notice = self._run.machine.failed(outcome, now)
+    def _machine_failed(self, row: int, outcome: Outcome, now: float) -> Outcome:
+        outcome, notice = self._run.machine.failed(row, outcome, now)
         if notice is not None:
             self._run.emit(notice)
+        if outcome.scope != "row" and notice is not None:
             for route in self._run.routes:
                 route.state.plan_ramp()
+        return outcome

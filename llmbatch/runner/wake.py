@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.left_over import held_until
 from llmbatch.runner.routes import max_wait_without_progress
 
 __all__ = ["next_wake"]
@@ -21,6 +22,7 @@ def next_wake(run: RunContext, now: float, *, is_blocked: Callable[[RunRoute], b
     times.append(run.backlog.next_retry)
     if run.machine.since is not None:
         times.append(run.machine.since + max_wait_without_progress(run.options))
+    times.append(held_until(run))
     for route in run.routes:
         state = route.state
         times += (state.lost_at, route.budget_until)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
-from llmbatch.core.events import Notice
+from llmbatch.core.events import Notice, RowFinished
 from llmbatch.core.ports import Transport
 from llmbatch.sim.scenario import Phase
 
@@ -52,6 +52,51 @@ def test_machine_without_handles_is_waited_out_only_so_long(simulate: Simulate, 
     assert "this machine" in story.ending.reason
     assert story.results == []
     assert 30 <= story.seconds <= 31
+
+
+class NoRoom:
+    """A transport on a machine that has too little memory for the requests that *is_large* says."""
+
+    def __init__(self, transport: Transport, is_large: Callable[[Request], bool]) -> None:
+        self._transport = transport
+        self._is_large = is_large
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self._is_large(request):
+            raise TransportError("local", "cannot allocate memory", sent=False)
+        return await self._transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+@pytest.mark.slow  # ten thousand calls in virtual time
+@pytest.mark.parametrize(("max_outage", "until"), [(None, 640.0), (30.0, 62.0)])
+def test_rows_that_this_machine_cannot_send_stop_no_other(
+    simulate: Simulate, prompts: Prompts, max_outage: float | None, until: float
+) -> None:
+    """One in a hundred needs more memory than there is: the others go on, and the run ends with those deferred.
+
+    It waited a second for each of their attempts, two rows at a time between them, and never ended.
+    """
+    story = simulate(
+        prompts(5000),
+        latency=0.2,
+        max_outage=max_outage,
+        wrap=lambda transport: NoRoom(transport, lambda request: request.body.endswith(b'50"}]}')),
+    )
+
+    assert story.statuses == {"success": 4950}
+    assert {result.attempts for result in story.results} == {1}
+    assert len(story.deferred) == 50
+    assert story.ending.exit_code == 75
+    assert "cannot send what is left, though it sends other rows: cannot allocate memory" in story.ending.reason
+    assert story.openings() == 0
+    assert story.seconds <= until
+    last = max(event.at for event in story.events if isinstance(event, RowFinished))
+    assert last <= 1.02 * simulate(prompts(5000), latency=0.2).seconds
+    waited = [event for event in story.events if isinstance(event, Notice) and "this machine" in event.message]
+    assert len(waited) <= 3
 
 
 def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate: Simulate, prompts: Prompts) -> None:

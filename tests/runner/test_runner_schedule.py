@@ -189,13 +189,13 @@ def test_tokens_are_reserved_and_paid_as_used() -> None:
 
 
 def test_nothing_goes_while_this_machine_is_at_fault() -> None:
-    """The row goes back without a mark, and the run is stuck once it has lasted too long."""
+    """Its rows go back without a mark, and the run is stuck once it has lasted too long."""
     parts = Parts(prompts(3), concurrency=1, max_outage=30.0)
     scheduler = parts.scheduler()
-    attempt = scheduler.take()
-    assert attempt is not None
-
-    scheduler.settle(attempt, NO_NETWORK)
+    for _ in range(2):
+        attempt = scheduler.take()
+        assert attempt is not None
+        scheduler.settle(attempt, NO_NETWORK)
 
     assert scheduler.take() is None
     assert [event.level for event in parts.of(Notice)] == ["warning"]
@@ -205,9 +205,9 @@ def test_nothing_goes_while_this_machine_is_at_fault() -> None:
     assert scheduler.why_stuck() == "this machine cannot send anything"
     assert [(result.attempts, result.reason) for result in scheduler.deferred()] == [
         (0, "this machine cannot send anything")
-    ]
+    ] * 2
     parts.now += 1.0
-    assert row_of(scheduler.take()) == 1
+    assert row_of(scheduler.take()) in (1, 2)
 
 
 def test_a_congested_sink_stops_new_calls() -> None:
