@@ -32,6 +32,12 @@ def plain_law(rate: float, least: int = 1) -> int:
     return needed
 
 
+def test_failures_that_are_just_as_unlikely_as_the_law_asks_are_enough() -> None:
+    """Two at 1 % are chance once in 10,000: as much as is granted where one in ten is believed; rounding adds none."""
+    assert Sample(rows=10**7).needed(1, 0.1) == 2
+    assert Sample(rows=10**7).needed(1, 0.11) == 3
+
+
 def test_a_row_has_the_attempts_that_the_options_promise() -> None:
     """``--max-attempts`` is the least, whatever the rate allows."""
     assert Sample(rows=10**7).needed(6) == 6
@@ -128,6 +134,33 @@ def test_all_attempts_are_the_size_of_a_sample() -> None:
     sample = Sample(rows=2, checks=3, failed=4, unresolved={2: 5})
 
     assert (sample.size, sample.answers) == (19, 5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("rows", "unresolved"),
+    [
+        (1, {20: 5}),
+        (1, {10: 5, 20: 1}),
+        (5, {3: 1, 1: 2}),
+        (10, {2: 1}),
+        (500, {1: 10, 20: 1, 5: 1}),
+    ],
+)
+def test_the_share_of_bad_rows_is_found_whether_few_or_most_of_them_are_bad(
+    rows: int, unresolved: dict[int, int], rate: float
+) -> None:
+    """Of a thousand shares, and finer ones near 0, none makes the sample likelier."""
+    shares = [*(number / 1000 for number in range(1000)), *(number / 100_000 for number in range(2000))]
+    best = max(
+        rows * (math.log1p(-rate) + math.log1p(-share))
+        + sum(count * math.log(share + (1 - share) * rate**failures) for failures, count in unresolved.items())
+        for share in shares
+    )
+
+    found = Sample(rows=rows, unresolved=unresolved).log_likelihood(math.log(rate / (1 - rate)))
+
+    assert found == pytest.approx(best, abs=2e-3)
 
 
 @given(

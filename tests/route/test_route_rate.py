@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from llmbatch.route.rate import ErrorRate
@@ -9,6 +11,12 @@ from llmbatch.route.rate import ErrorRate
 
 def needed(rate: ErrorRate, began: int, *unresolved: tuple[int, int]) -> int:
     return max(3, rate.needed(began, unresolved))
+
+
+def answered(rate: ErrorRate, calls: range) -> None:
+    """Each is the first of its row."""
+    for serial in calls:
+        rate.answered(serial)
 
 
 def test_a_new_rate_knows_nothing_and_is_cautious() -> None:
@@ -61,6 +69,54 @@ def test_old_attempts_fade() -> None:
     for _ in range(1500):
         rate.resolved(2, 1)
     assert 0.3 < rate.value < 2 / 3
+
+
+@pytest.mark.parametrize(("failures", "faded"), [(0, 2000), (1, 2001)])
+def test_attempts_fade_once_there_are_more_than_4000(failures: int, faded: int) -> None:
+    """Of rows that were answered at once, or after a failure each."""
+    rate = ErrorRate()
+
+    def answer() -> None:
+        if failures:
+            rate.resolved(failures, 1)
+        else:
+            rate.answered(1)
+
+    for _ in range(4000 // (1 + failures)):
+        answer()
+    assert repr(rate).endswith("of 4000 attempts>")
+
+    answer()
+    assert repr(rate).endswith(f"of {faded} attempts>")
+
+
+def test_a_time_holds_what_all_of_its_rows_and_checks_met() -> None:
+    """Throttled attempts that count against no row only where they are asked for."""
+    rate = ErrorRate()
+    for failures in (2, 3):
+        rate.resolved(failures, 1)
+        rate.checked(1, failures - 1)
+        rate.note_excused(failures, 1)
+        rate.lost(5, 1)
+
+    plain, throttled = rate.since(0, ()), rate.since(0, (), with_excused=True)
+
+    assert (plain.rows, plain.checks, plain.failed, plain.unresolved) == (2, 2, 5 + 3, {5: 2})
+    assert (throttled.rows, throttled.checks, throttled.failed, throttled.unresolved) == (2, 2, 5 + 3 + 5, {5: 2})
+
+
+def test_what_a_row_met_belongs_to_the_time_in_which_it_began_to_fail() -> None:
+    """Whenever its answer comes; and a time ends where the next one begins."""
+    rate = ErrorRate()
+    rate.answered(1)
+    rate.failing(5, first=True)
+    rate.resolved(1, 4)
+    rate.resolved(2, 5)
+
+    before, since = rate.since(0, [(4, 7), (5, 8)], 1), rate.since(1, [(4, 7), (5, 8)])
+
+    assert (before.rows, before.failed, before.unresolved) == (2, 1, {7: 1})
+    assert (since.rows, since.failed, since.unresolved) == (1, 2, {8: 1})
 
 
 def test_a_row_s_own_time_begins_with_its_first_failure() -> None:
@@ -138,12 +194,29 @@ def test_old_times_are_joined_and_lose_nothing() -> None:
             rate.resolved(1, serial)
             rate.lost(9, serial)
             rate.checked(serial, 2)
+            rate.note_excused(3, serial)
 
     assert len(rate._starts) == len(rate._epochs) == 64
     assert rate._starts == sorted(rate._starts)
     assert rate._starts[-16:] == list(range(925, 1001, 5))
     whole = rate.since(0, [])
     assert (whole.rows, whole.checks, whole.failed, whole.unresolved) == (1000, 200, 600, {9: 200})
+    assert rate.since(0, [], with_excused=True).failed == 600 + 600
+
+
+@pytest.mark.parametrize(("small", "joined"), [(10, 11), (47, 48), (50, 1)])
+def test_the_smallest_times_are_joined_first_but_none_of_the_latest(small: int, joined: int) -> None:
+    """Two neighbors with one answer each, among times that have two each; of equal ones the oldest are joined."""
+    rate = ErrorRate()
+    for number in range(64):
+        if number:
+            rate.failing(100 * number, first=True)
+        answered(rate, range(100 * number + 1, 100 * number + (2 if number in (small, small + 1) else 3)))
+
+    rate.failing(6400, first=True)
+
+    assert rate._starts == [100 * number for number in range(65) if number != joined]
+    assert rate.since(joined - 1, (), joined).rows == (2 if joined == small + 1 else 4)
 
 
 def test_what_was_worked_out_stands_until_much_more_is_known() -> None:
@@ -166,6 +239,34 @@ def test_what_was_worked_out_stands_until_much_more_is_known() -> None:
     rate.failing(160, first=False)
     rate.failing(161, first=False)
     assert needed(rate, 1) > 3
+
+
+LEARNED: dict[str, tuple[Callable[[ErrorRate], None], int]] = {
+    "a row that is answered": (lambda rate: rate.answered(1), 1),
+    "the end of one that failed before": (lambda rate: rate.resolved(1, 1, 0), 1),
+    "a check that passed after a failed one": (lambda rate: rate.checked(1, 1), 2),
+    "two throttled attempts": (lambda rate: rate.note_excused(2, 1), 2),
+    "a failure": (lambda rate: rate.failing(1, first=False), 1),
+    "a row that ends as failed": (lambda rate: rate.lost(3, 1), 1),
+}
+"""What a rate learns, and for how many attempts it counts."""
+
+
+@pytest.mark.parametrize("what", LEARNED)
+def test_what_was_worked_out_of_320_attempts_stands_for_ten_more(what: str) -> None:
+    """A part in 32, of whatever kind they are; the rows that have failed meanwhile are looked at then."""
+    learn, attempts = LEARNED[what]
+    rate = ErrorRate()
+    answered(rate, range(1, 321))
+    assert rate.needed(1, ()) == 3
+    failing = [(1, 1)] * 1000
+
+    for _ in range(10 // attempts):
+        learn(rate)
+    assert rate.needed(1, failing) == 3
+
+    learn(rate)
+    assert rate.needed(1, failing) > 3
 
 
 @pytest.mark.parametrize("times", [200, 400])
