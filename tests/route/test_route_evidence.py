@@ -63,6 +63,17 @@ def test_failures_with_no_good_answer_between_count_as_one() -> None:
     assert (record.proven, record.pending, record.failures) == (1, [], 1)
 
 
+def test_failures_that_count_as_one_are_attempts_all_the_same() -> None:
+    """Each of them failed: two that count, of the first two and of the next three, and one more that is not proven."""
+    evidence = Evidence(3)
+    for serial in (1, 2, 4, 5, 6, 9):
+        record = evidence.failed(1, serial, FAILED)
+        if serial in (2, 9):
+            evidence.prove(serial // 9 * 5 + 3)
+
+    assert (record.proven, record.pending, record.attempts) == (2, [9], 6)
+
+
 def test_a_success_between_two_failures_proves_the_first_alone() -> None:
     """The row stays unproven for the second."""
     evidence = Evidence(3)
@@ -226,6 +237,19 @@ def test_an_exception_that_rows_overcame_asks_for_more_the_less_is_known_of_its_
         evidence.succeeded(row, 10**6 + row)
 
     assert evidence.needed(evidence.failed(10**6, 10**7, RAISED)) == needed
+
+
+@pytest.mark.parametrize("rows", [(1, 1, 1), (1, 2, 3)])
+def test_each_exception_that_a_row_overcame_counts(rows: tuple[int, ...]) -> None:
+    """Three of one row as much as one of each of three; another failure between them is none."""
+    evidence = Evidence(3)
+    for serial, row in enumerate(rows, 1):
+        evidence.failed(row, serial, RAISED)
+        evidence.failed(row, 10 + serial, FAILED)
+    for row in range(1, 31):
+        evidence.succeeded(row, 100 + row)
+
+    assert evidence.needed(evidence.failed(100, 1000, RAISED)) == 7
 
 
 def test_a_row_is_never_spent_before_the_least_attempts() -> None:

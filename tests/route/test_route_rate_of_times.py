@@ -97,16 +97,17 @@ def test_the_first_row_of_all_is_judged_anew_when_it_goes_alone() -> None:
     assert rate.needed(1, (), alone=True) == 7
 
 
-@pytest.mark.parametrize("began", [1, 1001])
-def test_throttled_attempts_count_where_they_are_asked_for(began: int) -> None:
-    """Half of all attempts, in the row's own time or before."""
+@pytest.mark.parametrize("calls", [range(11, 311), range(1002, 1302)])
+def test_throttled_attempts_count_where_they_are_asked_for(calls: range) -> None:
+    """Half of all attempts, before the row's own time or in it."""
     rate = ErrorRate()
-    answered(rate, range(1, 301))
-    rate.note_excused(300, 1)
-    rate.failing(began, first=True)
+    answered(rate, range(1, 11))
+    rate.failing(1001, first=True)
+    answered(rate, calls)
+    rate.note_excused(300, calls[0])
 
-    assert rate.needed(began, ()) == 3
-    assert rate.needed(began, (), with_excused=True) == 17
+    assert rate.needed(1001, ()) == 3
+    assert rate.needed(1001, (), with_excused=True) == 17
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(299, 1), (300, 17)])
