@@ -108,6 +108,19 @@ def test_several_rows_are_proven_at_once_and_others_left() -> None:
     assert repr(evidence) == "<Evidence 3 rows, 1 unproven, errors 0.00%>"
 
 
+def test_the_newest_failure_that_is_not_proven_is_known_over_all_rows() -> None:
+    """Of several of a row the last one; 0 where there is none."""
+    evidence = Evidence(3)
+    assert evidence.newest_unproven == 0
+
+    for row, serial in ((1, 3), (2, 5), (1, 9), (3, 7)):
+        evidence.failed(row, serial, FAILED)
+    assert evidence.newest_unproven == 9
+
+    evidence.prove(10)
+    assert evidence.newest_unproven == 0
+
+
 def test_a_new_record_knows_one_failure_and_nothing_else() -> None:
     """Neither held nor in flight, and free to go at once."""
     record = RowRecord(4, FAILED)

@@ -45,12 +45,17 @@ def test_an_hour_of_errors_begins_with_the_first_failure_in_it(began: int) -> No
 
 
 @pytest.mark.parametrize(("answers", "more"), [(299, True), (300, False)])
-def test_an_hour_of_errors_is_forgotten_after_300_good_answers(answers: int, *, more: bool) -> None:
-    """With fewer since the row began to fail, those of before are looked at as well."""
+@pytest.mark.parametrize("checks", [False, True])
+def test_an_hour_of_errors_is_forgotten_after_300_good_answers(answers: int, *, more: bool, checks: bool) -> None:
+    """To rows or to health checks. With fewer since the row began to fail, those of before are looked at as well."""
     rate = ErrorRate()
     half_failed(rate, range(1, 601))
     rate.failing(1001, first=True)
-    answered(rate, range(1002, 1002 + answers))
+    for serial in range(1002, 1002 + answers):
+        if checks:
+            rate.checked(serial, 0)
+        else:
+            rate.answered(serial)
 
     assert (rate.needed(1001, ()) > 10) == more
 

@@ -515,7 +515,18 @@ def confirmed_by(story: Story, outcome: Outcome) -> list[Decision]:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "with_what"), [(WEB_PAGE, "web pages (HTML answer: Sign in)"), (EMPTY_BODY, "empty answers")]
+    ("outcome", "with_what"),
+    [
+        (WEB_PAGE, "web pages (HTML answer: Sign in)"),
+        (EMPTY_BODY, "empty answers"),
+        (replace(WEB_PAGE, code="invalid_body", message="a list"), "something other than a JSON object (a list)"),
+        (replace(WEB_PAGE, code="no_choices", message="no choices"), "JSON of another kind (no choices)"),
+        (replace(WEB_PAGE, code="no_content", message="no content"), "JSON of another kind (no content)"),
+        (replace(WEB_PAGE, code="no_output", message="no output"), "JSON of another kind (no output)"),
+        (replace(WEB_PAGE, code="no_data", message="no data"), "JSON of another kind (no data)"),
+        (replace(WEB_PAGE, code="not_http", message="SSH-2.0"), "something other than HTTP (SSH-2.0)"),
+        (replace(WEB_PAGE, code="connection_reset", message="reset"), "closed connections (reset)"),
+    ],
 )
 def test_an_address_that_answers_with_pages_was_probed_for_ever(outcome: Outcome, with_what: str) -> None:
     """It is told with the outage, and the route is lost as one that is never reached."""
