@@ -18,6 +18,7 @@ import typer.core
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
+from llmbatch.inputs.format_names import ENDINGS
 from llmbatch.runner.intents import EMPTY_VARIABLE, find_command, find_intent
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
@@ -43,7 +44,6 @@ _UNITS = frozenset(
         "d",
     ]
 )
-_INPUT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz", ".zst")
 
 
 class _Plain(typer.core.TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -163,7 +163,7 @@ def _typed_command(words: Sequence[str]) -> str:
 
 def _hint_for_command(typed: str) -> str:
     """What is meant by *typed*, no command of llmbatch: that of another tool, or an input; empty if not known."""
-    if typed.lower().endswith(_INPUT_ENDINGS):
+    if typed.lower().endswith(ENDINGS):
         return f"to send its rows: llmbatch run {shlex.quote(typed)} -m PROVIDER/MODEL"
     return find_command(typed)
 
@@ -183,7 +183,7 @@ def _hint_for_several(message: str, context: Any) -> str | None:
     if _UNITS.issuperset(more):
         return f"write a value with its unit in one word: --timeout {context.params.get('timeout') or 2}{more[0][0]}"
     # Not Path.exists, which raises for a name that is too long.
-    if not any(name.lower().endswith(_INPUT_ENDINGS) or os.path.exists(name) for name in more):  # noqa: PTH110
+    if not any(name.lower().endswith(ENDINGS) or os.path.exists(name) for name in more):  # noqa: PTH110
         return f"a value with spaces needs quotes; {context.command_path} --help tells what each flag takes"
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
     return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from llmbatch.cli.cost_report import CostRange
 from llmbatch.cli.duplicates import SeenNames
-from llmbatch.core.calls import Reply, Request
+from llmbatch.core.calls import Endpoint, Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
@@ -21,7 +21,7 @@ from llmbatch.core.raw_json import JSON, dumps, parse
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.core.token_estimate import input_tokens
 from llmbatch.money.prices import Prices
-from llmbatch.providers.catalog import PROVIDERS, Endpoint
+from llmbatch.providers.catalog import PROVIDERS
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers
 from llmbatch.providers.resolve import ProviderSettings, tiers_of

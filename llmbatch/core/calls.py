@@ -11,6 +11,7 @@ __all__ = [
     "CIRCUIT_OPEN",
     "EMPTY_BODY",
     "WEB_PAGE",
+    "Endpoint",
     "LimitKind",
     "Outcome",
     "Parsed",
@@ -111,6 +112,10 @@ Verdict = Literal["success", "failure", "rejected", "throttled", "account_refuse
 ``success``: it works. ``failure``: it is failing. ``rejected``: it refused this request. ``throttled``: slow down.
 ``account_refused``: an operator must act (money, key, model name, base URL). ``local``: this machine is at fault.
 """
+
+
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
+"""A wire format: four of OpenAI's, Anthropic's messages, and batch rows to other paths, which are only passed on."""
 
 
 Scope = Literal["row", "key", "model", "provider", "machine"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final, Literal, get_args
 
-__all__ = ["FORMATS", "InputFormat", "format_by_name"]
+__all__ = ["ENDINGS", "FORMATS", "InputFormat", "format_by_name"]
 
 InputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "txt"]
 
 FORMATS: Final[tuple[InputFormat, ...]] = get_args(InputFormat)
 
-_ENDINGS: Final[dict[str, InputFormat]] = {
+_BY_ENDING: Final[dict[str, InputFormat]] = {
     ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
@@ -23,10 +23,13 @@ _ENDINGS: Final[dict[str, InputFormat]] = {
 }
 _COMPRESSED: Final = (".gz", ".zst", ".zstd")
 
+ENDINGS: Final = (".jsonl", ".ndjson", *_BY_ENDING, *_COMPRESSED)
+"""Endings, in lower case, by which a file is taken for an input."""
+
 
 def format_by_name(path: str) -> InputFormat:
     """The format of the input at *path*, by its ending; JSON Lines where that says nothing."""
     name = PurePath(path)
     if name.suffix.lower() in _COMPRESSED:
         name = name.with_suffix("")
-    return _ENDINGS.get(name.suffix.lower(), "jsonl")
+    return _BY_ENDING.get(name.suffix.lower(), "jsonl")

@@ -30,7 +30,7 @@ from typing import Literal
 from llmbatch.pace.knee import Knee
 from llmbatch.pace.load_bound import LoadBound
 
-__all__ = ["AdaptiveLimit", "LimitReason"]
+__all__ = ["RAMP_START", "AdaptiveLimit", "LimitReason"]
 
 LimitReason = Literal["start", "latency", "refusals", "ramp", "ceiling"]
 """What sets a limit: a search that has just begun, latency, refused calls, a ramp after a wait, or the ceiling."""

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from llmbatch.core.calls import Endpoint
+
 __all__ = [
     "CHECKED",
     "ENDPOINTS",
     "POOL_PREFIX",
     "PROVIDERS",
     "Auth",
-    "Endpoint",
     "KnownProvider",
     "Structured",
     "split_model",
 ]
-
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
-"""A wire format: four of OpenAI's, Anthropic's messages, and batch rows to other paths, which are only passed on."""
 
 POOL_PREFIX = "pool/"
 """What the name of a model begins with that is a pool of the configuration."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from llmbatch.core.calls import Route
+from llmbatch.core.calls import Endpoint, Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.headers import Headers, check_headers, expand_headers
 from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
-from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
+from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
 from llmbatch.providers.misnamed import Misnamed, find_misnamed, provider_alone, unknown_scenario
 from llmbatch.providers.urls import (

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import UsageError
-from llmbatch.providers.catalog import Endpoint, KnownProvider, split_model
+from llmbatch.providers.catalog import KnownProvider, split_model
 
 __all__ = ["FLEX", "FlexTier", "check_has_flex", "has_flex", "who_has_flex"]
 

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import UsageError
-from llmbatch.providers.catalog import Endpoint
 
 __all__ = ["BaseUrl", "azure_url", "check_proxy", "endpoint_url", "parse_base_url", "proxy_secrets", "raw_url"]
 

@@ -22,9 +22,6 @@ from llmbatch.route.throttle import Throttle
 
 __all__ = ["RouteBase", "RoutePolicy"]
 
-RAMP_START = 2.0
-"""Requests in flight with which a ramp begins."""
-
 CHECK_SECONDS = 1.0
 """Seconds without a success before a health check is sent, and between two of them."""
 

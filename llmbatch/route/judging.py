@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
-from llmbatch.route.base import RAMP_START, RouteBase
+from llmbatch.pace.limit import RAMP_START
+from llmbatch.route.base import RouteBase
 from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,

@@ -21,8 +21,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
+from llmbatch.pace.limit import RAMP_START
 from llmbatch.route.account import is_money
-from llmbatch.route.base import RAMP_START, RoutePolicy
+from llmbatch.route.base import RoutePolicy
 from llmbatch.route.calls import OVERDUE_SECONDS, Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmbatch.route.base import RAMP_START
+from llmbatch.pace.limit import RAMP_START
 from llmbatch.route.decisions import CircuitMoved, Decision, OutageConfirmed, OutageOver, Requeue
 from llmbatch.route.outage import Outage
 from llmbatch.route.refusing import Refusing

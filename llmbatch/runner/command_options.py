@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.headers import Headers
 from llmbatch.core.shards import Shard
 from llmbatch.inputs.format_names import FORMATS, InputFormat
@@ -19,12 +20,10 @@ from llmbatch.runner.value_types import Choice, HeaderLines, Names, ShardNumber,
 __all__ = [
     "OPTIONS",
     "CommandOptions",
-    "Endpoint",
     "Fsync",
     "Lock",
 ]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
 Fsync = Literal["group", "off"]
 Lock = Literal["on", "off"]
 
@@ -46,7 +45,7 @@ class CommandOptions(DisplayOptions):
         None,
         Choice(FORMATS),
         "--input-format",
-        help="What the input is: JSON lines, a JSON array, CSV, TSV, Parquet, or text with a prompt per line.",
+        help="What the input is: JSON lines, a JSON array, CSV, TSV, Parquet, Arrow, or text with a prompt per line.",
         unset="by the file's ending, else jsonl",
         group="Input and output",
     )

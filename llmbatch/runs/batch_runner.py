@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import Event, Observer
 from llmbatch.core.observers import as_observers
@@ -22,7 +23,7 @@ from llmbatch.core.rows import Result
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.prices import Prices
 from llmbatch.report.summary import Summary
-from llmbatch.runner.command_options import Endpoint, Fsync, Lock
+from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions

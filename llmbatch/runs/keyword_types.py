@@ -7,9 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.events import Event, Observer
 from llmbatch.core.ports import Transport
-from llmbatch.runner.command_options import Endpoint
 from llmbatch.runner.options import OnInterrupt, OnOutage, Tier, Via
 
 if TYPE_CHECKING:

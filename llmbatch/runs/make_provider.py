@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.inputs.shape import RowShape
-from llmbatch.runner.command_options import Endpoint
 from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator

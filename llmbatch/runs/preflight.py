@@ -10,6 +10,7 @@ from pathlib import Path
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
 from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.format_names import ENDINGS
 from llmbatch.inputs.input import Input
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.money.prices import Prices
@@ -32,9 +33,7 @@ _FEW_ROWS = 10_000
 _MOST_FAULTS = 5
 """Malformed rows that the error lists."""
 
-_INPUT_SUFFIXES = frozenset(
-    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".gz", ".zst", ".zstd"}
-)
+_INPUT_SUFFIXES = frozenset({*ENDINGS, ".xlsx"})
 
 
 def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:

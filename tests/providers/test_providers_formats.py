@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, split_array, split_object
-from llmbatch.providers.catalog import Endpoint
 from llmbatch.providers.formats.bodies import compose_body, to_bytes
 from llmbatch.providers.formats.ping import ping_body
 from llmbatch.providers.formats.row_kind import parse_kind

@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from functools import lru_cache
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, parse, split_array, split_object
-from llmbatch.providers.catalog import Endpoint
 
 __all__ = ["NOT_SENT", "compose_body", "content_member", "to_bytes", "to_text", "user_message"]
 

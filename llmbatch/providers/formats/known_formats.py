@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch.providers.catalog import Endpoint, KnownProvider
+from llmbatch.core.calls import Endpoint
+from llmbatch.providers.catalog import KnownProvider
 
 __all__ = ["knows_endpoint"]
 

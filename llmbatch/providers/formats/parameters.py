@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.raw_json import split_object
-from llmbatch.providers.catalog import Endpoint
 from llmbatch.providers.formats.bodies import to_bytes
 
 __all__ = ["PARAMETERS", "echoed_metadata"]

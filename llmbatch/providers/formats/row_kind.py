@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import parse, split_object
-from llmbatch.providers.catalog import Endpoint
 
 __all__ = ["FORBIDDEN", "ParsedRow", "parse_kind"]
 

@@ -12,9 +12,10 @@ What a request sets itself is left alone: a format, tools, or guided decoding.
 
 from __future__ import annotations
 
+from llmbatch.core.calls import Endpoint
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, split_array, split_object
-from llmbatch.providers.catalog import Endpoint, KnownProvider
+from llmbatch.providers.catalog import KnownProvider
 from llmbatch.providers.formats.bodies import to_bytes
 from llmbatch.providers.structured.forms import anthropic_form, is_strict, tightened
 from llmbatch.providers.structured.schema import AnswerSchema

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbatch.core.calls import Reply, Request
+from llmbatch.core.calls import Endpoint, Reply, Request
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.exchange import Exchanger
 from llmbatch.core.rows import Row
@@ -18,7 +18,7 @@ from llmbatch.outputs.deferred import batch_journal_path
 from llmbatch.providers.batches.control import Control
 from llmbatch.providers.batches.make import make_api
 from llmbatch.providers.batches.port import BatchApi, ControlError
-from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, split_model
+from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, split_model
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runs.batches.board import Chunk
