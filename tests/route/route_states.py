@@ -47,7 +47,15 @@ def waiting(outcome: Outcome, seconds: float) -> Outcome:
 class Story:
     """One route, and the time. It has answered well before unless *ever* is False."""
 
-    def __init__(self, *, ever: bool = True, can_check: bool = False, chance: float = 0.5, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        ever: bool = True,
+        can_check: bool = False,
+        is_tenant: bool = False,
+        chance: float = 0.5,
+        **options: Any,
+    ) -> None:
         settings: dict[str, Any] = {
             "concurrency": 10,
             "max_attempts": 3,
@@ -59,7 +67,11 @@ class Story:
         self.now = 1000.0
         self.history = RouteHistory(answered_before=lambda: ever)
         self.route = RouteState(
-            "m", RoutePolicy(**settings | options), history=self.history, chance=lambda purpose: chance
+            "m",
+            RoutePolicy(**settings | options),
+            history=self.history,
+            is_tenant=is_tenant,
+            chance=lambda purpose: chance,
         )
         self.route.checks.available = can_check
 

@@ -9,9 +9,7 @@ from llmbatch.core.calls import Outcome
 
 
 def tenant(*, ever: bool = True, can_check: bool = False, failure_threshold: int = 5) -> Story:
-    story = Story(ever=ever, can_check=can_check, failure_threshold=failure_threshold, chance=0.0)
-    story.route.is_tenant = True
-    return story
+    return Story(ever=ever, can_check=can_check, is_tenant=True, failure_threshold=failure_threshold, chance=0.0)
 
 
 def test_the_smallest_request_closes_no_circuit_of_a_tenant_of_a_route_that_answers() -> None:
@@ -41,6 +39,18 @@ def test_the_smallest_request_closes_the_circuit_of_the_first_tenant_once() -> N
     assert story.probe(0, GOOD, "ping") == []
 
     assert not story.route.is_closed
+    assert story.route.is_reached
+
+
+def test_the_smallest_request_reaches_a_tenant_s_route_where_it_takes_two_to_close_the_circuit() -> None:
+    """The first of them is an answer already."""
+    story = Story(ever=False, is_tenant=True, success_threshold=2)
+    story.open()
+
+    story.probe(0, GOOD, "ping")
+
+    assert not story.route.is_closed
+    assert story.route.is_reached
 
 
 def test_the_smallest_request_names_the_time_limit_for_a_tenant_too() -> None:
