@@ -101,6 +101,21 @@ def test_the_slot_of_a_failed_call_is_not_filled_while_chance_hardly_explains_it
     assert story.route.room(story.now) == 4
 
 
+def test_one_free_slot_stays_free_while_chance_hardly_explains_the_failures() -> None:
+    """The slot of the first failure was filled before the second one came."""
+    story = Story()
+    calls = [story.send(row) for row in range(1, 11)]
+    story.come(calls[0], FAILED)
+    story.send(11)
+
+    story.come(calls[1], FAILED)
+    story.send(12)
+    story.come(calls[2], FAILED)
+
+    assert story.route.in_flight == 9
+    assert story.route.room(story.now) == 0
+
+
 def test_one_call_may_always_go_where_none_is_out() -> None:
     """Or nothing would ever tell."""
     story = Story(concurrency=1)
@@ -251,6 +266,17 @@ def test_a_probe_is_given_up_sooner_than_a_call_but_not_before_a_slow_answer() -
     assert story.route.probe_timeout() == 120.0
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 3.0])
+def test_a_probe_has_ten_seconds_where_answers_are_quick(seconds: float) -> None:
+    """However quick they are."""
+    story = Story(timeout=60.0)
+    call = story.send(1)
+    story.wait(seconds)
+    story.come(call, GOOD)
+
+    assert story.route.probe_timeout() == 10.0
+
+
 def test_the_slowest_answer_fades() -> None:
     """By half a percent with each quicker one."""
     story = Story()
@@ -300,6 +326,28 @@ def test_no_check_is_wanted_where_a_fresh_row_in_flight_may_tell() -> None:
 
     story.route.throttle.pause(story.now + 1.0)
     assert not story.route.wants_check(story.now)
+
+
+def test_a_check_is_wanted_where_all_calls_in_flight_were_sent_before_a_failed_one() -> None:
+    """Fresh rows or not, their answers would prove nothing of it."""
+    story = Story(can_check=True)
+    story.send(1)
+    story.call(2, FAILED)
+
+    assert story.route.wants_check(story.now)
+    story.send(3)
+    assert not story.route.wants_check(story.now)
+
+
+def test_a_check_is_wanted_where_only_rows_that_failed_before_are_in_flight() -> None:
+    """They may be bad."""
+    story = Story(can_check=True)
+    story.call(1, FAILED)
+    story.call(2, FAILED)
+
+    story.send(1)
+
+    assert story.route.wants_check(story.now)
 
 
 def test_a_finished_row_s_request_is_asked_before_the_circuit_opens() -> None:
