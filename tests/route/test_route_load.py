@@ -147,7 +147,8 @@ def test_time_outs_try_a_lower_limit_by_the_calls_that_are_sent_at_it() -> None:
     assert story.route.limit.value == 4
 
 
-def test_a_check_that_passes_tells_whether_a_lower_limit_helps() -> None:
+@pytest.mark.parametrize("kind", ["ping", "good"])
+def test_a_check_that_passes_tells_whether_a_lower_limit_helps(kind: CallKind) -> None:
     """Twenty answers at it are enough: then it grows again."""
     story = Story(concurrency=8, can_check=True)
     for _ in range(20):
@@ -156,22 +157,51 @@ def test_a_check_that_passes_tells_whether_a_lower_limit_helps() -> None:
     limits = []
     for _ in range(25):
         limits.append(story.route.limit.value)
-        story.call(0, GOOD, "good")
+        story.call(0, GOOD, kind)
 
     assert limits == [4] * 24 + [5]
+
+
+def test_calls_of_before_a_higher_ceiling_tell_nothing_about_the_load_below_it() -> None:
+    """They were sent at another load: a hundred of them do not raise the limit."""
+    story = Story(concurrency=16, is_auto=True)
+    for _ in range(60):
+        round_trip(story)
+    assert story.route.limit.value == 16
+    late = late_calls(story)
+    story.wait(2.0)
+    story.route.change_concurrency(64)
+
+    for call in late:
+        story.come(call, GOOD)
+
+    assert story.route.limit.value == 16
+    for _ in range(60):
+        round_trip(story)
+    assert story.route.limit.value == 64
 
 
 # After an opening.
 
 
+def recover(story: Story, *, is_elsewhere: bool) -> None:
+    """A probe passes, here or in another process."""
+    if is_elsewhere:
+        story.route.recovered_elsewhere(story.now)
+    else:
+        story.probe(100, GOOD)
+    assert story.route.is_closed
+
+
+@pytest.mark.parametrize("is_elsewhere", [True, False])
 @pytest.mark.parametrize("is_confirmed", [True, False])
-def test_an_opening_by_failures_leaves_what_was_learned_of_the_load(is_confirmed: bool) -> None:
+def test_an_opening_by_failures_leaves_what_was_learned_of_the_load(is_confirmed: bool, is_elsewhere: bool) -> None:
     story = learned(searching())
     open_beside(story)
     if is_confirmed:
         story.confirm()
 
-    story.probe(100, GOOD)
+    recover(story, is_elsewhere=is_elsewhere)
 
     assert story.route.limit.value < 64
     assert ramped(story) == 64
@@ -199,17 +229,36 @@ def test_an_opening_by_time_outs_that_was_a_mistake_leaves_what_was_learned() ->
     assert ramped(story) == 64
 
 
+@pytest.mark.parametrize("is_elsewhere", [True, False])
 @pytest.mark.parametrize("is_confirmed", [True, False])
-def test_calls_of_before_an_opening_tell_nothing_about_the_load_after_it(is_confirmed: bool) -> None:
+def test_calls_of_before_an_opening_tell_nothing_about_the_load_after_it(
+    is_confirmed: bool, is_elsewhere: bool
+) -> None:
     """They were sent at another load: a hundred of them do not raise the limit."""
     story = searching()
     late = late_calls(story)
     open_beside(story)
     if is_confirmed:
         story.confirm()
-    story.probe(100, GOOD)
+    recover(story, is_elsewhere=is_elsewhere)
     assert ramped(story) == FIRST
     story.wait(2.0)
+
+    for call in late:
+        story.come(call, GOOD)
+
+    assert story.route.limit.value == FIRST
+
+
+def test_calls_of_before_parked_rows_are_judged_tell_nothing_about_the_load_after_it() -> None:
+    """The circuit closes without a probe that has passed; the search begins again."""
+    story = searching()
+    late = late_calls(story)
+    open_beside(story)
+    story.wait(200.0)
+    story.route.judge_parked(story.now)
+    assert story.route.is_closed
+    assert ramped(story) == FIRST
 
     for call in late:
         story.come(call, GOOD)

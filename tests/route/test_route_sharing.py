@@ -25,10 +25,12 @@ def test_a_circuit_that_another_process_opened_is_open_here(why: str, reason: st
     assert story.route.next_change(story.now) == story.now + 20.0
 
 
-def test_a_wait_that_was_named_here_outlasts_an_opening_elsewhere() -> None:
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_wait_that_was_named_here_outlasts_an_opening_elsewhere(calls: int) -> None:
+    """One call is enough to name it: none in flight may disprove it any more."""
     story = Story()
     late = [story.send(row) for row in (1, 2, 3)]
-    for call in late[:2]:
+    for call in late[:calls]:
         story.come(call, waiting(FAILED, 90.0))
 
     story.route.opened_elsewhere(20.0, "", story.now, is_confirmed=False)
@@ -57,6 +59,16 @@ def test_an_outage_that_another_process_confirmed_is_confirmed_here() -> None:
     ]
     assert story.route.is_confirmed
     assert story.route.next_change(story.now) == story.now + 20.0
+
+
+def test_an_outage_elsewhere_whose_next_probe_is_nearly_due_is_confirmed() -> None:
+    """Waits of less than a second are waits."""
+    story = Story(recovery_timeout=0.5)
+
+    story.route.opened_elsewhere(0.5, "all failed", story.now, is_confirmed=True)
+
+    assert story.route.is_confirmed
+    assert story.route.next_change(story.now) == story.now + 0.5
 
 
 def test_an_outage_elsewhere_whose_next_probe_is_due_says_nothing_of_today() -> None:
@@ -171,6 +183,20 @@ def test_a_probe_that_passed_elsewhere_says_nothing_where_the_circuit_is_closed(
 
     assert story.route.recovered_elsewhere(story.now) == []
     assert story.route.evidence.records
+
+
+def test_a_smallest_request_that_ends_after_a_recovery_elsewhere_reaches_the_route() -> None:
+    """It was sent as a probe; nothing was ever answered here."""
+    story = Story(ever=False)
+    story.open()
+    story.go_to_probe()
+    probe = story.send(0, "ping")
+    story.route.recovered_elsewhere(story.now)
+    assert not story.route.is_reached
+
+    assert story.come(probe, GOOD) == []
+
+    assert story.route.is_reached
 
 
 def test_processes_that_share_probes_wait_for_a_share_of_the_usual_time() -> None:
