@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds, waiting
+from route_states import FAILED, GOOD, KEY_REFUSED, NO_NETWORK, TIMEOUT, Story, kinds, waiting
 
 from llmbatch.core.calls import Request, Route
-from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, Requeue, RetryAt
+from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, ParkUntil, Requeue, RetryAt
 from llmbatch.route.history import RouteHistory
 
 
@@ -55,6 +55,32 @@ def test_rows_that_are_not_held_are_not_judged() -> None:
     story.call(9, FAILED)
 
     assert [decision.row for decision in story.route.judge_alone(story.now, 1) if isinstance(decision, RetryAt)] == [1]
+
+
+def test_a_row_in_flight_is_not_judged_alone() -> None:
+    """Its answer tells."""
+    story = Story()
+    story.call(1, FAILED)
+    story.send(1)
+
+    assert story.route.judge_alone(story.now, 1) == []
+
+
+def test_few_last_rows_are_no_longer_judged_alone_where_other_tenants_fail_too() -> None:
+    """Also one that failed before while another succeeded: together they are as many as the threshold."""
+    story = Story(max_attempts=5, failure_threshold=3)
+    story.quiet()
+    failed_before(story, 1)
+    held(story, 1)
+    assert kinds(story.route.judge_alone(story.now, 1)) == ["RetryAt"]
+    story.history.failing.update({50, 51})  # of another tenant
+
+    decisions = []
+    for _ in range(5):
+        if story.route.is_closed:
+            decisions = story.call(1, FAILED)
+
+    assert kinds(decisions) == ["CircuitMoved", "ParkUntil"]
 
 
 def test_many_last_rows_that_failed_may_be_the_beginning_of_an_outage() -> None:
@@ -154,6 +180,31 @@ def test_parked_rows_are_judged_alone_after_three_quarters_of_a_minute() -> None
     assert story.route.limit.value == 2
     assert not story.route.window.rows
     assert all(record.sent_alone for record in story.route.evidence.records.values())
+
+
+def test_a_row_that_failed_before_the_opening_is_judged_alone_with_those_that_opened_it() -> None:
+    """It is parked like them, though another call has succeeded since."""
+    story = Story()
+    story.call(50, FAILED)
+    story.call(51, GOOD)
+    story.open()
+    story.wait(45.0)
+
+    decisions = story.route.judge_parked(story.now)
+
+    assert [decision.row for decision in decisions if isinstance(decision, RetryAt)] == [50, 1, 2, 3, 4, 5, 6]
+
+
+def test_waits_of_rows_that_are_judged_alone_are_spread_by_their_numbers() -> None:
+    """They are sent together, and do not come again together."""
+    story = Story()
+    held(story, 2)
+    purposes: list[str] = []
+    story.route._chance = lambda purpose: purposes.append(purpose) or 0.5  # type: ignore[func-returns-value]
+
+    story.route.judge_alone(story.now, 2)
+
+    assert purposes == ["retry:1:2", "retry:2:2"]
 
 
 def test_a_confirmed_outage_is_told_to_be_over_when_parked_rows_are_judged() -> None:
@@ -319,3 +370,16 @@ def test_a_held_row_keeps_the_wait_that_it_was_told() -> None:
 
     assert isinstance(retry, RetryAt)
     assert retry.at == story.now + 50.0
+
+
+def test_parked_rows_are_not_judged_while_one_was_never_sent() -> None:
+    """This machine was at fault: it has no network, so the others may not have failed by themselves either."""
+    story = Story()
+    late = story.send(50)
+    story.open()
+    assert story.come(late, NO_NETWORK) == [ParkUntil(50)]
+    story.wait(600.0)
+
+    assert story.route.judge_parked(story.now, [(50, NO_NETWORK)]) == []
+
+    assert not story.route.is_closed

@@ -376,6 +376,13 @@ def test_rows_that_are_throttled_are_not_judged_while_they_may_be_the_route_s() 
     assert crowd.route.judge_throttled(crowd.now, 1) == []
 
 
+def test_a_route_that_is_not_throttled_has_no_row_that_is_throttled_alone() -> None:
+    story = Story()
+    story.call(1, FAILED)
+
+    assert story.route.judge_throttled(story.now, 1) == []
+
+
 def test_a_success_of_its_tenant_shows_that_no_row_is_throttled_alone() -> None:
     """Another tenant's rows stay counted."""
     story = throttled_alone(others=1)
