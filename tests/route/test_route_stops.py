@@ -15,6 +15,7 @@ from route_states import (
     MAYBE_NO_MONEY,
     NO_MODEL,
     NO_MONEY,
+    NO_NETWORK,
     RAISED,
     REFUSED,
     TIMEOUT,
@@ -25,7 +26,8 @@ from route_states import (
     kinds,
 )
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Scope
+from llmbatch.route.calls import CallKind
 from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed, Tell
 from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import Candidates, Outage
@@ -82,6 +84,55 @@ def test_an_account_that_runs_dry_stops_the_run_after_three_rows() -> None:
     assert story.route.dead is NO_MONEY
 
 
+def test_an_account_that_runs_dry_after_its_first_call_stops_the_run() -> None:
+    """The first answer comes late, and was paid for; the rows that were sent since were not."""
+    story = Story(ever=False)
+    early = story.send(50)
+    story.wait(1.0)
+    for call in [story.send(row) for row in (1, 2, 3)]:
+        story.come(call, NO_MONEY)
+
+    assert kinds(story.come(early, GOOD)) == ["Succeed", "StopRun"]
+
+    assert story.route.dead is NO_MONEY
+
+
+def test_a_probe_that_was_paid_for_keeps_its_answer_where_the_account_has_run_dry_since() -> None:
+    """Other tenants were refused meanwhile, and so was a call of before the opening: the run stops all the same."""
+    story, other = Story(), Story()
+    other.history = other.route.history = story.history
+    late = story.send(50)
+    story.open()
+    story.go_to_probe()
+    probe = story.send(100)
+    other.now = story.now + 1.0
+    for row in (101, 102, 103):
+        other.call(row, NO_MONEY)
+    story.come(late, NO_MONEY)
+    assert story.route.is_stopping
+
+    assert kinds(story.come(probe, GOOD)) == ["CircuitMoved", "Succeed", "Requeue", "StopRun"]
+
+    assert not story.route.is_closed
+
+
+def test_a_smallest_request_that_passes_shows_that_calls_of_before_say_nothing_of_the_money() -> None:
+    """It was paid for: two rows were refused before it, and one since."""
+    story = Story()
+    late = [story.send(row) for row in (50, 51)]
+    story.open()
+    for call in late:
+        story.come(call, NO_MONEY)
+    story.probe(0, GOOD, "ping")
+    assert story.route.is_closed
+    story.wait(1.0)
+
+    decisions = story.call(52, NO_MONEY)
+
+    assert "StopRun" not in kinds(decisions)
+    assert not story.route.is_stopping
+
+
 def test_a_check_that_finds_no_money_too_stops_the_run() -> None:
     """The last row alone was told so, and then a request that nothing speaks against."""
     story = Story(can_check=True)
@@ -125,13 +176,16 @@ def test_a_tenant_whose_only_rows_lack_money_stops_the_run() -> None:
 
 
 def test_parked_rows_that_all_lack_money_stop_the_run() -> None:
-    """They were all that was left to probe with."""
+    """They were all that was left to probe with; the outage keeps its beginning."""
     story = Story()
     story.open()
     story.route.evidence.void()
+    outage = story.route.outage
     story.wait(600.0)
 
     assert kinds(story.route.judge_parked(story.now, [(1, NO_MONEY), (2, NO_MONEY)])) == ["StopRun"]
+
+    assert story.route.outage is outage
 
 
 def test_another_tenant_s_success_takes_a_stop_for_money_back() -> None:
@@ -282,15 +336,17 @@ def test_a_success_meanwhile_takes_the_stop_back() -> None:
     assert story.route.takes_calls(story.now)
 
 
-def test_a_route_is_given_up_where_its_model_is_refused() -> None:
+@pytest.mark.parametrize("scope", ["model", "provider"])
+def test_a_route_is_given_up_where_its_model_or_provider_refuses(scope: Scope) -> None:
     """Others may go on."""
     story = Story(ever=False)
+    refused = replace(REFUSED, scope=scope)
     for row in (1, 2, 3, 4):
-        story.call(row, REFUSED)
+        story.call(row, refused)
 
-    decisions = story.call(5, REFUSED)
+    decisions = story.call(5, refused)
 
-    assert decisions[-1] == GiveUpRoute(REFUSED, "m refused the first rows: bad parameter", HINT)
+    assert decisions[-1] == GiveUpRoute(refused, "m refused the first rows: bad parameter", HINT)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +456,22 @@ def test_a_function_that_raises_for_all_first_rows_and_further_ahead_stops_the_r
     assert kinds(look_further(story, 1100, RAISED))[-1] == "StopRun"
 
 
+def test_a_stop_for_a_function_that_raises_names_the_exception() -> None:
+    """And where it was raised, which comes with it."""
+    story = Story(ever=False)
+    raised = replace(RAISED, hint="KeyError: 'id' (answer.py, line 7)")
+    for row in (1, 2, 3, 4, 5):
+        story.call(row, raised)
+
+    decisions = [look_further(story, row, raised) for row in (6, 70, 1, 1100)][-1]
+
+    assert decisions[-1] == StopRun(
+        3,
+        "m raised an exception for each of the first rows: KeyError: 'id' (answer.py, line 7)",
+        "correct the function, or take out the rows that it cannot handle",
+    )
+
+
 def test_a_block_of_rows_that_a_function_raises_for_first_stops_nothing() -> None:
     """A row from further ahead passes: the function is right, and what it raised was its rows' fault."""
     story = Story(ever=False)
@@ -466,6 +538,35 @@ def test_a_route_that_is_lost_lets_its_rows_go_on_elsewhere() -> None:
     story.wait(60.0)
 
     assert kinds(story.come(late, TIMEOUT)) == ["CircuitMoved", "OutageConfirmed"]
+
+
+@pytest.mark.parametrize(("seconds", "later"), [(65.0, 0.0), (65.5, 5.5)])
+def test_a_call_that_ends_within_five_seconds_after_its_time_limit_was_not_held_up(
+    seconds: float, later: float
+) -> None:
+    """After that this process was stopped meanwhile: only the time limit of the last call counts."""
+    story = Story(ever=False)
+    began = story.now
+    story.call(1, UNREACHABLE)
+    call = story.send(2)
+    story.wait(seconds)
+
+    story.come(call, UNREACHABLE)
+
+    assert story.route.lost_at == began + later + 600.0
+
+
+@pytest.mark.parametrize("outcome", [UNREACHABLE, NO_NETWORK])
+def test_a_process_that_was_stopped_goes_on_counting_since_its_last_call(outcome: Outcome) -> None:
+    """Also if the machine has no network when it wakes."""
+    story = Story(ever=False)
+    story.call(1, UNREACHABLE)
+    call = story.send(2)
+    story.wait(24_000.0)
+
+    story.come(call, outcome)
+
+    assert story.route.lost_at == story.now - 60.0 + 600.0
 
 
 def test_a_process_that_was_stopped_has_not_tried_for_so_long() -> None:
@@ -572,6 +673,35 @@ def test_any_answer_of_the_provider_shows_that_it_is_reached(outcome: Outcome) -
     story.call(2, outcome)
 
     assert not story.route.is_lost(story.now + 10_000.0)
+
+
+def test_a_fault_of_this_machine_is_no_answer_of_the_provider() -> None:
+    """It goes on being counted since when the route was not reached."""
+    story = Story(ever=False)
+    began = story.now
+    story.call(1, UNREACHABLE)
+    story.wait(30.0)
+
+    story.call(2, NO_NETWORK)
+
+    assert story.route.lost_at == began + 600.0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "is_lost"),
+    [(TIMEOUT, "row", False), (UNREACHABLE, "row", True), (TIMEOUT, "ping", True), (UNREACHABLE, "ping", True)],
+)
+def test_a_route_that_has_answered_the_smallest_request_is_not_lost_by_rows_that_take_too_long(
+    outcome: Outcome, kind: CallKind, is_lost: bool
+) -> None:
+    """It is by those that cannot reach it, and by the smallest request that takes too long now."""
+    story = Story(ever=False, can_check=True)
+    story.call(0, GOOD, "ping")
+    story.wait(1.0)
+
+    story.call(1 if kind == "row" else 0, outcome, kind)
+
+    assert story.route.lost_at == (story.now + 600.0 if is_lost else math.inf)
 
 
 def test_a_success_takes_back_a_stop_that_a_check_asked_for() -> None:
@@ -708,6 +838,19 @@ def test_a_late_success_reopens_no_route_that_was_given_up() -> None:
 
     assert kinds(story.come(late, GOOD)) == ["Succeed"]
     assert story.route.dead is not None
+
+
+def test_a_late_success_of_a_route_that_was_given_up_in_an_outage_concerns_its_row_only() -> None:
+    """Another route found the account empty. What the row met before is forgotten; the circuit stays open."""
+    story = Story()
+    story.call(50, FAILED)
+    again = story.send(50)
+    story.open()
+    story.route.give_up(NO_MONEY)
+
+    assert story.come(again, GOOD) == [Succeed()]
+    assert 50 not in story.route.evidence.records
+    assert not story.route.is_closed
 
 
 def test_a_health_check_that_passes_after_the_end_changes_nothing() -> None:
