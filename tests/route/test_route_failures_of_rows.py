@@ -348,6 +348,39 @@ def test_the_usual_rate_counts_failures_of_fresh_rows_once_each() -> None:
     assert story.route._usual.value == pytest.approx((0.1 + 4) / (10 + 3 + 2))
 
 
+def test_a_failure_of_a_row_that_has_ended_since_is_usual_too() -> None:
+    """Its content was refused in the end; the good answer shows that what it met at first was chance."""
+    story = Story()
+    story.call(1, FAILED)
+    story.call(1, BAD_ROW)
+
+    story.call(2, GOOD)
+
+    assert story.route._usual.value == pytest.approx((0.1 + 1) / (10 + 1 + 1))
+
+
+@pytest.mark.parametrize(("is_out", "last"), [(True, "RetryAt"), (False, "Fail")])
+def test_a_row_is_judged_by_the_errors_before_the_oldest_call_in_flight(is_out: bool, last: str) -> None:
+    """Every second call failed when it was sent. The hundreds that have passed since say nothing of that time."""
+    story = Story()
+    for row in range(1, 321):
+        story.call(row, FAILED)
+        story.call(row, GOOD)
+    oldest = story.send(1000)
+    story.quiet(400)
+    if not is_out:
+        story.come(oldest, GOOD)
+
+    story.call(1001, FAILED)
+    story.call(1002, GOOD)
+    story.call(1001, FAILED)
+    story.call(1003, GOOD)
+    late = story.send(1001)
+    story.call(1004, GOOD)
+
+    assert kinds(story.come(late, FAILED)) == [last]
+
+
 def test_each_draw_of_chance_has_a_purpose_of_its_own() -> None:
     """So that a run is repeated exactly, and rows do not wait alike."""
     purposes: list[str] = []

@@ -7,7 +7,7 @@ from route_states import FAILED, GOOD, KEY_REFUSED, OVERLOADED, THROTTLED, TIMEO
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.calls import CallKind
-from llmbatch.route.decisions import CircuitMoved, OutageConfirmed, ParkUntil, RetryAt
+from llmbatch.route.decisions import CircuitMoved, OutageConfirmed, ParkUntil, RetryAt, Tell
 
 # Probes that fail.
 
@@ -39,6 +39,22 @@ def test_each_probe_that_hangs_gets_the_next_twice_the_time(hung: int, limit: fl
     assert story.route.probe_timeout() == limit
 
 
+@pytest.mark.parametrize("hung", [10, 11])
+def test_the_time_of_a_probe_is_doubled_ten_times_at_most(hung: int) -> None:
+    """Nearly three hours."""
+    story = Story(timeout=100_000.0)
+    story.call(200, GOOD)
+    call = story.send(201)
+    story.wait(1.0)
+    story.come(call, GOOD)
+    story.open()
+
+    for row in range(100, 100 + hung):
+        story.probe(row, TIMEOUT)
+
+    assert story.route.probe_timeout() == 10.0 * 1024
+
+
 @pytest.mark.parametrize(
     ("ever", "probes", "warned"),
     [
@@ -59,6 +75,20 @@ def test_silence_is_named_where_the_first_probe_is_a_check(
     told = ["Tell" in kinds(story.probe(100 if kind == "row" else 0, TIMEOUT, kind)) for kind in probes]
 
     assert told == warned
+
+
+def test_silence_is_named_with_the_time_limit_and_how_long_it_is_borne() -> None:
+    """The limit of the request that had no answer, and the one that the user may raise."""
+    story = Story(ever=False, timeout=300.0)
+    story.open(TIMEOUT)
+
+    told = [decision for decision in story.probe(0, TIMEOUT, "ping") if isinstance(decision, Tell)]
+
+    hint = (
+        "is the address right, and is the server up? if it is only slow at first, raise --timeout (300 s); still trying"
+    )
+    message = "m has never answered, not even the smallest request within 60 s"
+    assert told == [Tell("warning", message, f"{hint}, for 10 minutes at most")]
 
 
 def test_the_row_that_confirms_an_outage_is_parked_like_those_before_it() -> None:
@@ -156,17 +186,40 @@ def test_rows_that_took_too_long_are_known_by_their_numbers() -> None:
 # Good answers.
 
 
-def test_a_success_that_takes_an_opening_back_proves_what_was_throttled() -> None:
-    """The row is known since then to be throttled while others pass."""
+def throttled_row() -> Story:
+    """Row 50 was throttled, and a call that was sent later may show that others pass."""
     story = Story()
     large = story.send(50)
     story.send(51)
     assert kinds(story.come(large, THROTTLED)) == ["RetryAt"]
+    return story
+
+
+def test_a_success_that_takes_an_opening_back_proves_what_was_throttled() -> None:
+    """The row is known since then to be throttled while others pass."""
+    story = throttled_row()
     story.open()
     story.go_to_probe()
 
     assert "CircuitMoved" in kinds(story.probe(100, GOOD))
 
+    assert story.route.evidence.records[50].throttled_at == story.now
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_late_success_proves_what_was_throttled(is_closed: bool) -> None:
+    """It was sent before the circuit opened: after all calls that failed, or before some."""
+    story = throttled_row()
+    calls = [story.send(row) for row in range(1, 9)]
+    good = calls.pop(-1 if is_closed else 0)
+    for call in calls:
+        story.come(call, FAILED)
+    assert not story.route.is_closed
+    story.wait(0.5)
+
+    story.come(good, GOOD)
+
+    assert story.route.is_closed is is_closed
     assert story.route.evidence.records[50].throttled_at == story.now
 
 

@@ -389,9 +389,11 @@ def test_throttling_counts_from_when_no_other_route_answers_its_rows() -> None:
     assert story.route.throttle.given_up
 
 
-def test_a_rate_limit_that_is_kept_is_no_refusal() -> None:
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_rate_limit_that_is_kept_is_no_refusal(is_named: bool) -> None:
+    """Whether the provider has named the wait or not."""
     story = Story()
 
-    assert story.route.pause(5.0, story.now, "requests", is_named=True) == [
-        PauseRoute(5.0, "requests", is_named=True, is_refusal=False)
+    assert story.route.pause(5.0, story.now, "requests", is_named=is_named) == [
+        PauseRoute(5.0, "requests", is_named=is_named, is_refusal=False)
     ]
