@@ -51,8 +51,8 @@ def test_an_output_that_could_be_read_at_one_time_and_not_at_another_left_a_run_
     assert [history.ever for _ in range(5)] == [False] * 5
 
 
-def test_chance_is_a_half_unless_it_is_drawn() -> None:
-    """A first retry then waits for one second."""
+def test_a_route_has_no_tenants_and_no_dice_unless_they_are_given() -> None:
+    """The smallest request shows something of all its rows, and a first retry waits for one second."""
     policy = RoutePolicy(
         concurrency=1,
         max_attempts=3,
@@ -62,6 +62,7 @@ def test_chance_is_a_half_unless_it_is_drawn() -> None:
         timeout=60.0,
     )
     route = RouteState("m", policy, history=RouteHistory())
+    assert route.may_ping
     call = route.admit(1, 0.0, timeout=60.0)
     assert call is not None
 
