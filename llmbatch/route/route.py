@@ -68,7 +68,7 @@ class RouteState(Sharing):
         """Count the outcome of *call*; return the decisions to apply, in order."""
         was = self.circuit.phase
         self._returned(call)
-        if outcome.verdict == "success" and was == "closed" and call.kind == "row":
+        if outcome.verdict == "success" and was == "closed" and call.kind == "row" and self.dead is None:
             return self._row_succeeded(call, now)
         if outcome.verdict not in ("success", "throttled"):
             self.recent.error = outcome.message or outcome.code

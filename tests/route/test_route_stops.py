@@ -853,6 +853,17 @@ def test_a_late_success_of_a_route_that_was_given_up_in_an_outage_concerns_its_r
     assert not story.route.is_closed
 
 
+def test_a_late_success_of_a_route_that_was_given_up_while_it_worked_proves_nothing() -> None:
+    """A row that had failed is not judged by it: it is left for the next run, or for another route."""
+    story = Story()
+    story.call(1, FAILED)
+    late = story.send(50)
+    story.route.give_up(NO_MONEY)
+
+    assert story.come(late, GOOD) == [Succeed()]
+    assert story.route.evidence.records[1].proven == 0
+
+
 def test_a_health_check_that_passes_after_the_end_changes_nothing() -> None:
     """The route stays dead: the operator was told what to do."""
     story = Story(ever=False, can_check=True)
