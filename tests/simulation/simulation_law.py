@@ -173,7 +173,7 @@ class LifeLog:
             bound = most[route]
             throttled = [call for call in self.by_route[route] if call.fate == "throttled"]
             if self.plan.bad.get(row) == "429":  # excused now and then, and wherever others are throttled too
-                bound += 20 + len(throttled)
+                bound += 20 + 1.1 * len(throttled)
             elif any(call.row == row for call in throttled):  # judged by how often requests are throttled, too
                 bound += 20 + sum(call.check for call in throttled)
             if count > bound:
@@ -259,9 +259,11 @@ class LifeLog:
             # Rows that failed before say nothing: each is sent once or twice more.
             known = len({call.row for call in calls if call.number < first.number and call.fate != "good"})
             closings = sum(first.at < at <= last.at for at in self.closings.get(route, ()))
-            # Refused rows are answers, and so is the smallest request where it passes beside them.
+            # Refused rows are answers, and so is the smallest request where it passes beside them; and where no row was
+            # ever answered well, refusals end the run before long.
             doubtful = self.plan.smallest == "passes"
-            if not doubtful and closings > MOST_CLOSINGS + (last.at - first.at) / 600:
+            is_known = any(call.fate == "good" and call.row and not call.check for call in calls)
+            if not doubtful and is_known and closings > MOST_CLOSINGS + (last.at - first.at) / 600:
                 raise GuaranteeError(f"claim 5: the circuit closed {closings} times within the outage {name}")
             opening = options["concurrency"] + 2 * sure + 2 * known + 4
             if doubtful:  # it proves the failures of fewer rows than the threshold, again and again
