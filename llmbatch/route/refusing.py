@@ -179,8 +179,8 @@ class Refusing(Judging):
             self.history.throttled[call.row] = self.label
         # Providers refuse quickly: where new rows are in flight, the next one, which takes its slot, will tell.
         disprovable = self._may_be_disproved(call) or self.calls.fresh > 0
-        sent = self.circuit.serial - max(self.evidence.newest_success, self.throttle.first - 1)
-        if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
+        since, newest = max(self.evidence.newest_success, self.throttle.first - 1), self.circuit.serial
+        if call.kind != "row" or call.probe or self.throttle.is_route_wide(since, newest, disprovable=disprovable):
             alone = count == 1 and not outcome.is_withheld
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=alone)
         if outcome.is_withheld:
@@ -214,8 +214,8 @@ class Refusing(Judging):
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         self.throttle.throttled(call.serial, now)
         disprovable = self._may_be_disproved(call)
-        sent = self.circuit.serial - self.evidence.newest_success
-        if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
+        since, newest = self.evidence.newest_success, self.circuit.serial
+        if call.kind != "row" or call.probe or self.throttle.is_route_wide(since, newest, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=False)
         self._push_back(call)
         return [self._send_later(call, outcome, now)]

@@ -77,12 +77,12 @@ class Throttle:
         """Number of the first throttled call without a later success; 0 if there is none."""
         return min(self._throttled, default=0)
 
-    def is_route_wide(self, sent: int, *, disprovable: bool) -> bool:
-        """Whether throttling concerns the route, as chance and large rows hardly explain it out of *sent* calls.
+    def is_route_wide(self, since: int, newest: int, *, disprovable: bool) -> bool:
+        """Whether throttling concerns the route, as chance and large rows hardly explain it.
 
-        *disprovable*: a call sent later has succeeded, or may.
+        Calls after number *since* count, up to *newest*. *disprovable*: a call sent later has succeeded, or may.
         """
-        count = len(self._throttled)
+        count, sent = sum(number > since for number in self._throttled), newest - since
         return not disprovable or log_chance(count, sent, count * ROWS_OWN) < CONFIRMED
 
     def backoff(self, chance: float, now: float) -> float:

@@ -120,15 +120,16 @@ def test_throttling_is_the_route_s_where_nothing_in_flight_could_disprove_it() -
     """Or where too many of the calls sent were throttled for their own sake."""
     throttle = Throttle()
     throttle.throttled(1, 0.0)
-    assert throttle.is_route_wide(1, disprovable=False)
-    assert not throttle.is_route_wide(1, disprovable=True)
+    assert throttle.is_route_wide(0, 1, disprovable=False)
+    assert not throttle.is_route_wide(0, 1, disprovable=True)
 
     throttle.throttled(2, 0.0)
-    assert throttle.is_route_wide(2, disprovable=True)
-    assert not throttle.is_route_wide(3, disprovable=True)
+    assert throttle.is_route_wide(0, 2, disprovable=True)
+    assert not throttle.is_route_wide(1, 3, disprovable=True)
+    assert not throttle.is_route_wide(0, 3, disprovable=True)
     throttle.throttled(3, 0.0)
-    assert throttle.is_route_wide(5, disprovable=True)
-    assert not throttle.is_route_wide(100, disprovable=True)
+    assert throttle.is_route_wide(0, 5, disprovable=True)
+    assert not throttle.is_route_wide(0, 100, disprovable=True)
 
 
 def test_waits_that_nobody_named_grow() -> None:

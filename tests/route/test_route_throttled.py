@@ -175,6 +175,20 @@ def test_a_row_that_was_throttled_alone_is_remembered() -> None:
     assert story.route.evidence.records[1].throttled
 
 
+def test_two_throttled_calls_with_a_passed_health_check_between_them_are_two_single_ones() -> None:
+    """The wait that the second was asked for is its own while a call that was sent later is in flight."""
+    story = Story(can_check=True)
+    first = story.send(1)
+    check = story.send(0, "ping")
+    story.come(first, THROTTLED)
+    story.come(check, GOOD)
+    second = story.send(2)
+    story.send(1)
+
+    assert "PauseRoute" not in kinds(story.come(second, waiting(THROTTLED, 83.0)))
+    assert story.route.takes_calls(story.now)
+
+
 def test_two_calls_confirm_a_wait_for_the_route() -> None:
     """The shorter of what they named, though others are in flight; the row waits for its own."""
     story = Story()

@@ -153,7 +153,7 @@ def _no_ramp_after_wait(patch: pytest.MonkeyPatch) -> None:
 
 @bug("the wait that one call was asked for stops the route")
 def _one_hint_pauses(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Throttle, "is_route_wide", lambda self, sent, *, disprovable: True)
+    patch.setattr(Throttle, "is_route_wide", lambda self, since, newest, *, disprovable: True)
     confirmed = Throttle.confirmed_wait
     patch.setattr(Throttle, "confirmed_wait", lambda self, *, disprovable, newest=0: confirmed(self, disprovable=False))
 
