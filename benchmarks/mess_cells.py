@@ -360,6 +360,50 @@ def measure_tail(setup: Setup, lasts: float) -> Finding:
     return find(story, frozenset(), ideal_calls=500, ideal=500 * 0.1 / 16 + lasts, checks=checks)
 
 
+def measure_tenants_recover(setup: Setup, rows: int) -> Finding:
+    """Four tenants get 503 from the start, until 20, 40, 60 and 80 s, while the smallest request passes."""
+    latency = 0.1
+    ends = {0: 20.0, 1: 40.0, 2: 60.0, 3: 80.0}
+
+    def fate(attempt: Attempt) -> Answer:
+        is_down = attempt.row > 0 and attempt.at < ends[attempt.row % 4]
+        return Answer(503, latency, message="The service is unavailable.") if is_down else Answer(200, latency)
+
+    story = run(
+        rows,
+        fate,
+        limit=7_200,
+        seed=setup.seed,
+        concurrency=16,
+        tenant=lambda row: f"t{row % 4}",
+        circuit_key="metadata.tenant",
+    )
+    ideal = 80.0 + rows / 4 * latency / 16
+    checks = [
+        Check("rows without a good line", story.rows - story.succeeded, 0),
+        time_check(story, 1.15 * ideal + 5.0),
+    ]
+    return find(story, frozenset(), ideal_calls=rows, ideal=ideal, checks=checks)
+
+
+def measure_half_404(setup: Setup) -> Finding:
+    """Half of the calls get 404 for 1.5 s, health checks too, in 1,000 rows of 0.1 s at c = 16, eight times over."""
+    refused = Answer(404, 0.02, code="model_not_found", message="The model does not exist.")
+
+    def fate(attempt: Attempt) -> Answer:
+        return refused if 1 <= attempt.at < 2.5 and attempt.chance < 0.5 else Answer(200, 0.1)
+
+    stories = [run(1_000, fate, limit=3_600, seed=8 * setup.seed + number, concurrency=16) for number in range(8)]
+    story = max(stories, key=lambda story: (story.outages, story.seconds))
+    checks = [
+        Check("rows without a good line", max(story.rows - story.succeeded for story in stories), 0),
+        Check("outages reported", sum(story.outages for story in stories), 0),
+        time_check(story, 1_000 * 0.1 / 16 + 1.5 + 20),
+    ]
+    ideal = 1_000 * 0.1 / 16 + 0.75
+    return find(story, frozenset(), ideal_calls=1_000, ideal=ideal, checks=checks, note="the worst of eight")
+
+
 def measure_half_400(setup: Setup) -> Finding:
     """Half of the calls are refused with 400 from the first second to the ninth, in 600 rows of 0.2 s at c = 16."""
     refused = Answer(400, 0.2, code="invalid_request", message="The request could not be processed.")
@@ -385,6 +429,13 @@ def outage_cells() -> Iterator[Cell]:
             quick=True,
         )
     yield Cell("outage/half of calls 400 for 8 s", measure_half_400, quick=True)
+    yield Cell("outage/half of calls 404 for 1.5 s", measure_half_404, quick=True)
+    for rows in (8, 400):
+        yield Cell(
+            f"outage/four tenants recover one by one, {rows} rows",
+            lambda setup, rows=rows: measure_tenants_recover(setup, rows),  # type: ignore[misc]
+            quick=True,
+        )
 
 
 # Rows and models that are throttled, slow or dead beside those that are not.
@@ -432,6 +483,28 @@ def measure_throttled(
     ideal_calls = rows + (MAX_ATTEMPTS - 1) * len(bad)
     ideal = ideal_calls * latency / concurrency
     return find(story, bad, ideal_calls=ideal_calls, ideal=ideal, checks=checks, note=note, cpu=alone.cpu)
+
+
+def measure_no_memory(setup: Setup, share: int, takes: float) -> Finding:
+    """A function of 2 s; for *share* % of 2,000 rows this machine has too little memory, as is told after *takes* s."""
+    bad = bad_rows("scattered", share, ROWS, setup.seed)
+
+    def fate(attempt: Attempt) -> Answer:
+        return Answer(0, takes, message="cannot allocate memory") if attempt.row in bad else Answer(200, LATENCY)
+
+    alone = run(ROWS, fate, limit=3_600, seed=setup.seed, kind="function", keep=lambda row: row not in bad)
+    story = run(ROWS, fate, limit=14_400, seed=setup.seed, kind="function", max_outage=300.0)
+    reference, last = alone.last_good[""] + len(bad) * takes / CONCURRENCY, story.last_good.get("", math.inf)
+    checks = [
+        Check("good rows' last line ÷ ideal", last / reference, 1.25),
+        Check("rows without a good line", story.rows - story.succeeded - len(bad), 0),
+        Check("rows failed", len(story.failed), 0),
+        Check("outages reported", story.outages, 0),
+        Check("exit code", math.nan if story.exit_code is None else story.exit_code, 75, 75),
+        time_check(story, reference + 400.0),
+    ]
+    note = f"good rows: {last:.0f} s, ideal {reference:.0f} s"
+    return find(story, frozenset(), ideal_calls=ROWS, ideal=reference, checks=checks, note=note, cpu=alone.cpu)
 
 
 def measure_dead_model(setup: Setup, status: int, on_outage: str) -> Finding:
@@ -558,6 +631,12 @@ def neighbor_cells() -> Iterator[Cell]:
         )
     yield Cell("dead/60 tenants first", lambda setup: measure_dead_tenants(setup, first=True), quick=True)
     yield Cell("dead/60 tenants in between", lambda setup: measure_dead_tenants(setup, first=False))
+    for share, takes in ((1, 0.0), (1, LATENCY), (10, LATENCY)):
+        yield Cell(
+            f"machine/no memory for {share}% of rows, after {takes:g} s",
+            lambda setup, share=share, takes=takes: measure_no_memory(setup, share, takes),  # type: ignore[misc]
+            quick=share == 1,
+        )
     yield Cell("slow/every answer", measure_all_slow, quick=True)
     yield Cell("slow/a third of rows", measure_third_slow, quick=True)
     yield Cell("ramp/after Retry-After", measure_ramp, quick=True)

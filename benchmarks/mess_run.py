@@ -67,7 +67,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What becomes of a call: a status after some seconds. A function raises where the status is no 200."""
+    """What becomes of a call: a status after some seconds. A function raises where the status is no 200.
+
+    Status 0: this machine lacks the memory for the call (functions only).
+    """
 
     status: int = 200
     seconds: float = 2.0
@@ -265,6 +268,8 @@ def _function(simulated: Provider, kind: Kind) -> Callable[[object], Any]:
         await asyncio.sleep(seconds)
         if answer.status == 200:
             return "fine"
+        if answer.status == 0:
+            raise MemoryError(answer.message)
         if kind.startswith("own-error"):
             raise RowBrokenError(answer.message)
         raise ConnectionError(answer.message)

@@ -8,11 +8,20 @@ from dataclasses import dataclass, replace
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.events import Notice
+from llmbatch.route.calls import Call
+from llmbatch.route.failures import log_chance
+from llmbatch.route.route import RouteState
 
 __all__ = ["LONGEST_ALONE", "Machine"]
 
 LONGEST_ALONE = 600.0
 """Seconds after which a run ends that has nothing left but rows that fail by a fault of this machine each alone."""
+
+ROWS_OWN = math.log(0.02)
+"""Logarithm of the share of rows that may need more than this machine has."""
+
+CONFIRMED = math.log(1e-3)
+"""Logarithm of the chance below which such failures mean this machine, not some rows."""
 
 
 @dataclass(slots=True)
@@ -30,19 +39,21 @@ class _Row:
 class Machine:
     """Faults of this machine, and until when nothing is sent. *longest*: longest wait in seconds.
 
-    The machine is at fault once two calls failed so and no call that was sent after the first was answered between
-    them. A row that fails so while others are answered waits by itself: it may need more than this machine has.
+    The machine is at fault once so many of the calls that a route has sent since its newest success failed so that
+    chance hardly explains it: two in a row, or six of forty. A row that fails so while others succeed waits by itself:
+    it may need more than this machine has. Memory: one entry per such row, and per such call since the newest success.
     """
 
-    __slots__ = ("_doubted_at", "_level", "_longest", "_rows", "_was_told", "_worked_at", "since", "until")
+    __slots__ = ("_failed", "_level", "_longest", "_was_told", "_worked_at", "rows", "since", "until")
 
     def __init__(self, *, longest: float) -> None:
         self._longest = longest
         self._level = 0
-        self._rows: dict[int, _Row] = {}
+        self.rows: dict[int, _Row] = {}
+        """Unfinished rows whose last call failed by a fault of this machine, by number."""
         self._was_told = False
-        self._doubted_at: float | None = None
-        """When a call failed by this machine's fault that no later call has disproved; None if there is none."""
+        self._failed: dict[str, set[int]] = {}
+        """Numbers of each route's calls that failed so since its newest success; negative for rows that fail alone."""
         self._worked_at = -math.inf
         """When the newest call was sent that was answered since a row failed."""
         self.until = 0.0
@@ -51,40 +62,52 @@ class Machine:
         """Since when this machine is at fault; None if it is not."""
 
     def __repr__(self) -> str:
-        rows = f", {len(self._rows)} rows failed" if self._rows else ""
+        rows = f", {len(self.rows)} rows failed" if self.rows else ""
         return f"<Machine {'ok' if self.since is None else f'at fault until {self.until:.1f}'}{rows}>"
 
     @property
     def awaits_answers(self) -> bool:
         """Whether the next answer tells something about this machine."""
-        return self.since is not None or self._doubted_at is not None or bool(self._rows)
+        return self.since is not None or bool(self.rows)
 
     def works(self, row: int, sent_at: float) -> None:
         """Note that a call of *row* (0: of none), sent at *sent_at*, was answered, so this machine works."""
         self._level = 0
         self.since = None
         self._worked_at = max(self._worked_at, sent_at)
-        if self._doubted_at is not None and sent_at > self._doubted_at:
-            self._doubted_at = None
-        self._rows.pop(row, None)
+        self.rows.pop(row, None)
 
-    def failed(self, row: int, outcome: Outcome, now: float) -> tuple[Outcome, Notice | None]:
-        """Note a call of *row* (0: of none) that failed by a fault of this machine, and pause if it is no single row's.
+    def failed(self, state: RouteState, call: Call, outcome: Outcome, now: float) -> tuple[Outcome, Notice | None]:
+        """Note a *call* of a route that failed by a fault of this machine, and pause if it is no single row's.
 
         Return the outcome, with the scope ``row`` and the row's own wait if it is, and what to tell.
         """
-        if row:
-            known = self._rows.setdefault(row, _Row(now, now))
-            was_alone = known.is_alone
-            known.is_alone |= known.failures > 0 and self._worked_at > known.last
-            known.last, known.message = now, outcome.message
-            known.failures += 1
-            if known.is_alone or self._doubted_at is None:
-                self._doubted_at = self._doubted_at if known.is_alone else now
-                wait = min(self._longest, 2.0 ** min(known.failures - 1, 30))
-                notice = None if was_alone or not known.is_alone else self._tell(row, outcome, now)
-                return replace(outcome, scope="row", min_backoff=wait), notice
-        return outcome, self._pause(outcome, now)
+        if call.kind != "row" or call.probe or not state.is_closed:
+            return outcome, self._pause(outcome, now)
+        known = self.rows.setdefault(call.row, _Row(now, now))
+        was_alone = known.is_alone
+        known.is_alone |= known.failures > 0 and self._worked_at > known.last
+        known.last, known.message = now, outcome.message
+        known.failures += 1
+        if self._is_at_fault(state, call, is_alone=known.is_alone):
+            self._failed.clear()
+            return outcome, self._pause(outcome, now)
+        wait = min(self._longest, 2.0 ** min(known.failures - 1, 30))
+        notice = None if was_alone or not known.is_alone else self._tell(call.row, outcome, now)
+        return replace(outcome, scope="row", min_backoff=wait), notice
+
+    def _is_at_fault(self, state: RouteState, call: Call, *, is_alone: bool) -> bool:
+        """Note the failed *call*, and return whether chance and the rows themselves hardly explain so many.
+
+        The calls of rows that are known to fail alone say nothing.
+        """
+        newest = state.evidence.newest_success
+        ended = {number for number in self._failed.get(state.label, ()) if abs(number) > newest}
+        ended.add(-call.serial if is_alone else call.serial)
+        self._failed[state.label] = ended
+        failed = sum(number > newest for number in ended)
+        sent = state.circuit.serial - newest - (len(ended) - failed)
+        return not is_alone and log_chance(failed, sent, failed * ROWS_OWN) < CONFIRMED
 
     def _pause(self, outcome: Outcome, now: float) -> Notice | None:
         """Pause for 1 s, doubling; None if it is pausing already."""
@@ -106,15 +129,16 @@ class Machine:
         return Notice(now, "warning", message, outcome.hint or "does this row need more than this machine has?")
 
     def held_until(self, rows: Collection[int], *, longest: float) -> float:
-        """When each of *rows* has failed alone by this machine's fault for *longest* seconds; inf if one does not."""
-        until = 0.0 if rows else math.inf
+        """When each of *rows* has failed by this machine's fault for *longest* seconds, some alone; inf if not so."""
+        until, are_own = 0.0, False
         for row in rows:
-            known = self._rows.get(row)
-            if known is None or not known.is_alone:
+            known = self.rows.get(row)
+            if known is None:
                 return math.inf
+            are_own |= known.is_alone
             until = max(until, known.first + min(longest, LONGEST_ALONE))
-        return until
+        return until if are_own else math.inf
 
     def why_held(self) -> str:
         """Why rows fail that fail alone, for humans; empty if none does."""
-        return next((one.message for one in self._rows.values() if one.is_alone), "")
+        return next((one.message for one in self.rows.values() if one.is_alone), "")

@@ -122,7 +122,8 @@ class Scheduler:
         """Return the next call, with its permit; None if nothing may be sent now (see :meth:`next_wake`)."""
         run = self._run
         now = run.now()
-        if now < run.machine.until or run.sink.congested:
+        is_held = run.machine.rows and self.reading.is_over and held_until(run) <= now
+        if now < run.machine.until or run.sink.congested or is_held:
             return None
         if run.backlog.retrying or run.backlog.paused:
             run.backlog.release_due(now)
@@ -383,9 +384,8 @@ class Scheduler:
         if self.reading.may_read(now) and not self.reading.is_held:
             self.reading.needs_input |= had_ended  # another pass has begun, and nothing else may wake the run
             return False
-        if self.reading.is_over and held_until(run) <= now:
-            return True
-        return all_wait(run, now, is_blocked=lambda route: self.is_blocked(route, now))
+        is_held = self.reading.is_over and held_until(run) <= now
+        return is_held or all_wait(run, now, is_blocked=lambda route: self.is_blocked(route, now))
 
     def why_stuck(self) -> str:
         """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""

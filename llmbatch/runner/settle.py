@@ -34,6 +34,7 @@ from llmbatch.route.decisions import (
     Succeed,
     Tell,
 )
+from llmbatch.route.route import Call, RouteState
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -97,7 +98,7 @@ class Settler:
             )
         )
         if verdict == "local":
-            outcome = self._machine_failed(0 if pending is None else pending.row.number, outcome, now)
+            outcome = self._machine_failed(state, call, outcome, now)
         elif run.machine.awaits_answers:
             run.machine.works(0 if pending is None else pending.row.number, call.sent_at)
         if pending is not None:
@@ -386,8 +387,8 @@ class Settler:
         else:
             self._run.emit(Notice(now, "error", message, hint))
 
-    def _machine_failed(self, row: int, outcome: Outcome, now: float) -> Outcome:
-        outcome, notice = self._run.machine.failed(row, outcome, now)
+    def _machine_failed(self, state: RouteState, call: Call, outcome: Outcome, now: float) -> Outcome:
+        outcome, notice = self._run.machine.failed(state, call, outcome, now)
         if notice is not None:
             self._run.emit(notice)
         if outcome.scope != "row" and notice is not None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from runner_parts import FAILED, GOOD, NO_HANDLES, NO_NETWORK, Parts, open_circuit, pending, row
+from runner_parts import FAILED, GOOD, Parts, open_circuit, pending, row
 
 from llmbatch.core.calls import Outcome, Route, Usage
 from llmbatch.core.events import Progress, RowFinished
@@ -16,7 +16,6 @@ from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.finish import deferred_result
 from llmbatch.runner.health_requests import MAX_GOOD_BYTES, MOST_TRIES, HealthRequests
 from llmbatch.runner.intents import find_intent
-from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import max_wait_without_progress
 from llmbatch.runner.tenant_keys import MAX_KEYS, TenantKeys
@@ -173,45 +172,6 @@ def test_a_deferred_result_says_what_it_waits_for() -> None:
     assert result.reason == "5 rows in a row failed: broken"
     assert (result.status, result.retry_after, result.deferrals, result.model) == ("deferred", 5.0, 1, "m")
     assert deferred_result(one, 5.0, "this machine cannot send anything").reason == "this machine cannot send anything"
-
-
-# This machine.
-
-
-def test_this_machine_waits_longer_each_time_up_to_a_bound() -> None:
-    """One second, two, four; a failure while it waits tells nothing; an answer starts over."""
-    machine = Machine(longest=5.0)
-    waits = []
-    now = 1000.0
-    for _ in range(5):
-        _, notice = machine.failed(0, NO_HANDLES, now)
-        assert notice is not None
-        assert machine.failed(0, NO_NETWORK, now) == (NO_NETWORK, None)
-        waits.append(machine.until - now)
-        now = machine.until
-
-    assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
-    assert (machine.since, repr(machine)) == (1000.0, "<Machine at fault until 1017.0>")
-
-    machine.works(1, now)
-
-    assert machine.since is None
-    assert repr(machine) == "<Machine ok>"
-    machine.failed(0, NO_HANDLES, now)
-    assert machine.until - now == 1.0
-
-
-def test_a_fault_of_this_machine_is_told_with_its_hint() -> None:
-    """The outcome's own, or that nothing is lost."""
-    _, notice = Machine(longest=60.0).failed(0, replace(NO_HANDLES, hint="raise ulimit -n"), 0.0)
-    assert notice is not None
-    assert (notice.message, notice.hint) == (
-        "this machine: too many open files; trying again in 1 s",
-        "raise ulimit -n",
-    )
-    _, other = Machine(longest=60.0).failed(0, NO_NETWORK, 0.0)
-    assert other is not None
-    assert other.hint == "nothing is lost: the rows are resent"
 
 
 # Routes and tenants.
@@ -375,38 +335,3 @@ def test_a_dead_route_is_why_its_rows_wait() -> None:
 
     assert state.dead is not None
     assert deferred_result(one, 5.0, "").reason == "no money"
-
-
-def test_one_row_that_this_machine_cannot_send_stops_no_other() -> None:
-    """Its first failure tells nothing; once a call that was sent later was answered it waits by itself, ever longer."""
-    machine = Machine(longest=5.0)
-
-    waits = []
-    for at in (1.0, 3.0, 6.0, 11.0, 17.0):
-        outcome, notice = machine.failed(7, NO_HANDLES, at)
-        machine.works(8, at + 0.5)
-        waits.append((outcome.scope, outcome.min_backoff, notice is not None))
-
-    assert waits == [("row", 1.0, False), ("row", 2.0, True), *(("row", wait, False) for wait in (4.0, 5.0, 5.0))]
-    assert (machine.until, machine.since) == (0.0, None)
-    assert machine.held_until([7], longest=60.0) == 61.0
-    assert machine.held_until([7], longest=1e9) == 601.0
-    assert machine.held_until([7, 8], longest=60.0) == math.inf
-    assert machine.held_until([], longest=60.0) == math.inf
-    machine.works(7, 20.0)
-    assert machine.held_until([7], longest=60.0) == math.inf
-    assert repr(machine) == "<Machine ok>"
-
-
-@pytest.mark.parametrize("answered_at", [None, 0.5, 1.0], ids=["none", "of a call before", "of a call at once"])
-def test_a_second_failure_is_this_machines_unless_a_later_call_was_answered(answered_at: float | None) -> None:
-    """An answer to a call that was sent before the first failure does not show that one could be sent after it."""
-    machine = Machine(longest=60.0)
-    machine.failed(1, NO_HANDLES, 1.0)
-    if answered_at is not None:
-        machine.works(3, answered_at)
-
-    outcome, notice = machine.failed(2, NO_HANDLES, 2.0)
-
-    assert notice is not None
-    assert (outcome.scope, machine.until) == (NO_HANDLES.scope, 3.0)

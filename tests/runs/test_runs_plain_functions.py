@@ -219,7 +219,7 @@ async def test_a_function_that_always_hangs_stops_the_run_and_says_why() -> None
     try:
         with pytest.raises(StoppedError, match="do not return: too many still run") as caught:
             async with asyncio.timeout(120):
-                await BatchRunner(call, timeout=0.02, concurrency=4, recovery_timeout=0.05).map(range(200))
+                await BatchRunner(call, timeout=0.2, concurrency=4, recovery_timeout=0.05).map(range(200))
     finally:
         release.set()
 
