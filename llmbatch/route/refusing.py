@@ -82,8 +82,8 @@ class Refusing(Judging):
             return outcome
         if self.history.ever:
             return None
-        if outcome.verdict == "account_refused" and outcome.certain:
-            return outcome
+        if outcome.verdict == "account_refused" and outcome.certain and not self.evidence.newest_success:
+            return outcome  # nor was the smallest request answered, which shows that key and model are right
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
         refused = sum(last.verdict in ("rejected", "account_refused") for last in lasts)
@@ -267,17 +267,15 @@ class Refusing(Judging):
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.release(call.permit)
-        if outcome.scope == "row":
-            # Others are sent and answered: this row waits by itself.
-            at = now + outcome.min_backoff
-            return [RetryAt(call.row, at, outcome.code) if self.circuit.is_closed else ParkUntil(call.row)]
-        if outcome.code != "no_network":
-            # Out of handles or memory: lower the limit until more calls succeed again.
-            self._push_back(call)
-        self.throttle.ramp_due = True
+        if not outcome.min_backoff:
+            # All wait, and not this row alone.
+            self.throttle.ramp_due = True
+            if outcome.code != "no_network":
+                self._push_back(call)  # out of handles or memory: lower the limit until more calls succeed again
         if call.kind != "row":
             return []
-        return [RetryAt(call.row, now) if self.circuit.is_closed else ParkUntil(call.row)]
+        at = now + outcome.min_backoff
+        return [RetryAt(call.row, at, outcome.code) if self.circuit.is_closed else ParkUntil(call.row)]
 
 
 def _is_refused(record: RowRecord) -> bool:

@@ -54,10 +54,10 @@ def _is_asked(pending: PendingRow) -> bool:
 
 def why_stuck(run: RunContext) -> str:
     """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""
-    if run.machine.since is not None:
-        return "this machine cannot send anything"
     if held_until(run) <= run.now():
         return f"this machine cannot send what is left, though it sends other rows: {run.machine.why_held()}"
+    if run.machine.since is not None:
+        return "this machine cannot send anything"
     now, flag = run.now(), _flag_that_stops(run.options)
     for route in run.routes:
         state = route.state

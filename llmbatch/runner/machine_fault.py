@@ -21,7 +21,10 @@ ROWS_OWN = math.log(0.02)
 """Logarithm of the share of rows that may need more than this machine has."""
 
 CONFIRMED = math.log(1e-3)
-"""Logarithm of the chance below which such failures mean this machine, not some rows."""
+"""Logarithm of the chance below which such failures mean this machine and not some rows, or one row and not chance."""
+
+RECENT = 400
+"""Calls after which older ones count half."""
 
 
 @dataclass(slots=True)
@@ -32,19 +35,35 @@ class _Row:
     last: float
     failures: int = 0
     message: str = ""
-    is_alone: bool = False
-    """Whether a call that was sent after it had failed was answered before it failed again."""
+    proven: int = 0
+    """How often a call that was sent after it had failed was answered before it failed again."""
+    streak: int = 0
+    """How often it has failed with no such answer since."""
+    alone: int = 0
+    """How often it has failed since it is known that it is this row that fails, whatever others do; at first 0."""
 
 
 class Machine:
     """Faults of this machine, and until when nothing is sent. *longest*: longest wait in seconds.
 
-    The machine is at fault once so many of the calls that a route has sent since its newest success failed so that
-    chance hardly explains it: two in a row, or six of forty. A row that fails so while others succeed waits by itself:
-    it may need more than this machine has. Memory: one entry per such row, and per such call since the newest success.
+    All calls pause once so many of those that a route has sent since its newest success failed so that chance hardly
+    explains it: two in a row, or six of forty. A row that fails so while others are answered, more often than their
+    rate of such failures explains, needs more than this machine has: it waits by itself, and says nothing about others.
+    Memory: one entry per such row, and per such call since the newest success.
     """
 
-    __slots__ = ("_failed", "_level", "_longest", "_was_told", "_worked_at", "rows", "since", "until")
+    __slots__ = (
+        "_answered",
+        "_failed",
+        "_faults",
+        "_level",
+        "_longest",
+        "_was_told",
+        "_worked_at",
+        "rows",
+        "since",
+        "until",
+    )
 
     def __init__(self, *, longest: float) -> None:
         self._longest = longest
@@ -52,8 +71,11 @@ class Machine:
         self.rows: dict[int, _Row] = {}
         """Unfinished rows whose last call failed by a fault of this machine, by number."""
         self._was_told = False
-        self._failed: dict[str, set[int]] = {}
-        """Numbers of each route's calls that failed so since its newest success; negative for rows that fail alone."""
+        self._failed: dict[str, dict[int, int]] = {}
+        """Of each route, the newest call that failed so of each row since its newest success, by row; minus the row if
+        it is known to fail alone."""
+        self._answered = self._faults = 0
+        """Of late, while rows fail so: calls that were answered, and those that failed so of rows not known for it."""
         self._worked_at = -math.inf
         """When the newest call was sent that was answered since a row failed."""
         self.until = 0.0
@@ -75,39 +97,57 @@ class Machine:
         self._level = 0
         self.since = None
         self._worked_at = max(self._worked_at, sent_at)
+        self._answered += 1
         self.rows.pop(row, None)
 
     def failed(self, state: RouteState, call: Call, outcome: Outcome, now: float) -> tuple[Outcome, Notice | None]:
-        """Note a *call* of a route that failed by a fault of this machine, and pause if it is no single row's.
+        """Note a *call* of a route that failed by a fault of this machine, and pause if chance hardly explains so many.
 
-        Return the outcome, with the scope ``row`` and the row's own wait if it is, and what to tell.
+        Return the outcome, with the wait of the row alone (``min_backoff``) if nothing else waits, and the scope
+        ``row`` if it is known that this row fails; and what to tell.
         """
         if call.kind != "row" or call.probe or not state.is_closed:
             return outcome, self._pause(outcome, now)
         known = self.rows.setdefault(call.row, _Row(now, now))
-        was_alone = known.is_alone
-        known.is_alone |= known.failures > 0 and self._worked_at > known.last
+        if known.streak and self._worked_at > known.last:
+            known.proven, known.streak = known.proven + 1, 0
+        known.streak += 1
         known.last, known.message = now, outcome.message
         known.failures += 1
-        if self._is_at_fault(state, call, is_alone=known.is_alone):
+        if known.alone or known.proven >= self._needed(known):
+            known.alone += 1
+            self._is_at_fault(state, -call.row, call.serial)
+            wait = self._wait(known.alone)
+            return replace(outcome, scope="row", min_backoff=wait), self._tell(call.row, outcome, now)
+        self._count_fault()
+        if self._is_at_fault(state, call.row, call.serial) or (known.streak > 1 and state.in_flight <= 1):
             self._failed.clear()
             return outcome, self._pause(outcome, now)
-        wait = min(self._longest, 2.0 ** min(known.failures - 1, 30))
-        notice = None if was_alone or not known.is_alone else self._tell(call.row, outcome, now)
-        return replace(outcome, scope="row", min_backoff=wait), notice
+        return replace(outcome, min_backoff=self._wait(known.streak - 1)), None
 
-    def _is_at_fault(self, state: RouteState, call: Call, *, is_alone: bool) -> bool:
-        """Note the failed *call*, and return whether chance and the rows themselves hardly explain so many.
+    def _needed(self, known: _Row) -> int:
+        """How often a row must have failed so that chance hardly explains it, at the rate at which others fail so."""
+        faults = max(0, self._faults - known.failures + 1)
+        rate = (faults + 1) / (faults + self._answered + 2)
+        return max(2, math.ceil(CONFIRMED / math.log(rate)))
 
-        The calls of rows that are known to fail alone say nothing.
-        """
+    def _count_fault(self) -> None:
+        self._faults += 1
+        if self._faults + self._answered > RECENT:
+            self._faults, self._answered = self._faults // 2, self._answered // 2
+
+    def _is_at_fault(self, state: RouteState, row: int, serial: int) -> bool:
+        """Note a failed call, and return whether chance and the rows themselves hardly explain so many rows."""
         newest = state.evidence.newest_success
-        ended = {number for number in self._failed.get(state.label, ()) if abs(number) > newest}
-        ended.add(-call.serial if is_alone else call.serial)
-        self._failed[state.label] = ended
-        failed = sum(number > newest for number in ended)
-        sent = state.circuit.serial - newest - (len(ended) - failed)
-        return not is_alone and log_chance(failed, sent, failed * ROWS_OWN) < CONFIRMED
+        calls = {one: number for one, number in self._failed.get(state.label, {}).items() if number > newest}
+        calls[row] = serial
+        self._failed[state.label] = calls
+        failed = sum(one > 0 for one in calls)
+        sent = state.circuit.serial - newest - (len(calls) - failed)
+        return log_chance(failed, sent, failed * ROWS_OWN) < CONFIRMED
+
+    def _wait(self, doublings: int) -> float:
+        return min(self._longest, 2.0 ** min(doublings, 30))
 
     def _pause(self, outcome: Outcome, now: float) -> Notice | None:
         """Pause for 1 s, doubling; None if it is pausing already."""
@@ -135,10 +175,10 @@ class Machine:
             known = self.rows.get(row)
             if known is None:
                 return math.inf
-            are_own |= known.is_alone
+            are_own |= known.alone > 0
             until = max(until, known.first + min(longest, LONGEST_ALONE))
         return until if are_own else math.inf
 
     def why_held(self) -> str:
         """Why rows fail that fail alone, for humans; empty if none does."""
-        return next((one.message for one in self.rows.values() if one.is_alone), "")
+        return next((one.message for one in self.rows.values() if one.alone), "")

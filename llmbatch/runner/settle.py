@@ -391,7 +391,7 @@ class Settler:
         outcome, notice = self._run.machine.failed(state, call, outcome, now)
         if notice is not None:
             self._run.emit(notice)
-        if outcome.scope != "row" and notice is not None:
+        if not outcome.min_backoff and notice is not None:
             for route in self._run.routes:
                 route.state.plan_ramp()
         return outcome

@@ -22,7 +22,7 @@ from route_states import (
     waiting,
 )
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Scope
 from llmbatch.route.decisions import Fail, HoldForEvidence, RetryAt, Succeed
 
 
@@ -278,11 +278,24 @@ def test_a_fault_of_this_machine_blames_nobody(outcome: Outcome) -> None:
     """The row goes again at once, as far as the route is concerned, and traffic ramps up."""
     story = Story()
 
-    assert story.call(1, outcome) == [RetryAt(1, story.now)]
+    assert story.call(1, outcome) == [RetryAt(1, story.now, outcome.code)]
 
     assert not story.route.evidence.records
     assert not story.route.window.rows
     assert story.route.throttle.ramp_due
+
+
+@pytest.mark.parametrize("scope", ["machine", "row"])
+def test_a_row_that_waits_by_itself_for_this_machine_slows_nothing_down(scope: Scope) -> None:
+    """Whether it is known already that it is this row that fails, or not yet."""
+    story = Story()
+
+    told = story.call(1, replace(NO_HANDLES, scope=scope, min_backoff=4.0))
+
+    assert told == [RetryAt(1, story.now + 4.0, NO_HANDLES.code)]
+    assert story.route.limit.value == 10
+    assert not story.route.throttle.ramp_due
+    assert not story.route.evidence.records
 
 
 def test_too_few_handles_mean_fewer_calls_and_no_network_does_not() -> None:

@@ -828,6 +828,17 @@ def test_a_single_row_is_not_said_to_be_in_a_row() -> None:
     assert story.route.reason == "the first row was refused: invalid key"
 
 
+@pytest.mark.parametrize("outcome", [KEY_REFUSED, NO_MODEL], ids=["key", "model"])
+def test_a_row_that_is_refused_after_the_smallest_request_passed_stops_no_run(outcome: Outcome) -> None:
+    """That has the same key and model, so the refusal is the row's own; as many as the threshold still stop it."""
+    story = Story(ever=False, can_check=True)
+    story.call(0, GOOD, "ping")
+
+    assert "StopRun" not in kinds(story.call(1, outcome))
+    assert story.route.is_closed
+    assert {"StopRun", "GiveUpRoute"} & set(kinds([one for row in range(2, 6) for one in story.call(row, outcome)]))
+
+
 def test_a_late_success_reopens_no_route_that_was_given_up() -> None:
     """Answers were slower than the limit, and the smallest request passed: a row that had more time has its answer."""
     story = Story(ever=False, timeout=5.0)

@@ -107,7 +107,7 @@ def test_this_machine_is_at_fault_once_chance_hardly_explains_the_failures(in_fl
 
 def test_failures_before_the_newest_success_are_not_counted() -> None:
     """As many as one likes, with a success after each."""
-    sending = Sending(concurrency=1)
+    sending = Sending(concurrency=2)
     for row in range(1, 100, 2):
         sending.fails(sending.send([row])[0])
         sending.now += 0.1
@@ -115,6 +115,23 @@ def test_failures_before_the_newest_success_are_not_counted() -> None:
 
     assert sending.machine.since is None
     assert repr(sending.machine) == "<Machine ok, 50 rows failed>"
+
+
+def test_one_row_counts_once_until_nothing_else_is_in_flight() -> None:
+    """It may fail as often as it likes while another call could be answered; then all pause, for 1, 2, 4, … s."""
+    sending = Sending()
+    (other,) = sending.send([8])
+    waits = []
+    for _ in range(4):
+        outcome, notice = sending.fails(sending.send([7])[0])
+        waits.append((outcome.min_backoff, notice is not None))
+    assert waits == [(1.0, False), (2.0, False), (4.0, False), (8.0, False)]
+
+    sending.route.cancelled(other)
+    outcome, notice = sending.fails(sending.send([7])[0])
+
+    assert notice is not None
+    assert (outcome.min_backoff, sending.machine.until) == (0.0, sending.now + 1.0)
 
 
 @pytest.mark.parametrize("kind", ["ping", "good"])
@@ -144,45 +161,80 @@ def test_a_probe_that_fails_by_a_fault_of_this_machine_lets_the_next_one_wait() 
     assert (outcome.scope, sending.machine.until) == (NO_HANDLES.scope, sending.now + 1.0)
 
 
-def test_one_row_that_this_machine_cannot_send_waits_by_itself() -> None:
-    """Ever longer; once a call that was sent after its failure was answered it fails alone, which is told."""
-    sending = Sending(longest=5.0)
-    machine = sending.machine
+def know(sending: Sending, row: int, *, answers: int = 50) -> list[tuple[str, float, bool]]:
+    """Let *row* fail, with *answers* to later calls after each time, until it is known to fail alone."""
+    told: list[tuple[str, float, bool]] = []
+    while not told or told[-1][0] != "row":
+        outcome, notice = sending.fails(sending.send([row])[0])
+        told.append((outcome.scope, outcome.min_backoff, notice is not None))
+        sending.now += 1.0
+        for other in range(answers):
+            sending.answered(sending.send([1000 + other])[0])
+        sending.now += 60.0
+    return told
 
-    waits = []
-    for _ in range(5):
-        outcome, notice = sending.fails(sending.send([7])[0])
-        waits.append((outcome.scope, outcome.min_backoff, notice is not None))
-        sending.now += 0.5
-        sending.answered(sending.send([8])[0])
-        sending.now += 10.0
 
-    assert waits == [("row", 1.0, False), ("row", 2.0, True), *(("row", wait, False) for wait in (4.0, 5.0, 5.0))]
-    assert (machine.until, machine.since) == (0.0, None)
-    assert machine.why_held() == NO_HANDLES.message
+@pytest.mark.parametrize(("answers", "failures"), [(50, 3), (10, 4), (3, 4), (1, 5)])
+def test_a_row_that_fails_more_often_than_others_explain_waits_by_itself(answers: int, failures: int) -> None:
+    """Three times where others hardly ever fail, more while little is known of them; it is told once."""
+    sending = Sending()
+
+    told = know(sending, 7, answers=answers)
+
+    assert told == [*[(NO_HANDLES.scope, 1.0, False)] * (failures - 1), ("row", 2.0, True)]
+    assert (sending.machine.until, sending.machine.since) == (0.0, None)
+    assert sending.machine.why_held() == NO_HANDLES.message
+    assert know(sending, 9)[-1] == ("row", 2.0, False)
+
+
+def test_waits_of_a_row_that_fails_alone_double_up_to_a_bound() -> None:
+    """Whether others are answered between them or not: nothing else waits."""
+    sending = Sending(longest=30.0)
+    know(sending, 7)
+
+    waits = [sending.fails(sending.send([7])[0])[0].min_backoff for _ in range(5)]
+
+    assert waits == [4.0, 8.0, 16.0, 30.0, 30.0]
+    assert sending.machine.since is None
+
+
+def test_where_many_fail_so_no_row_is_known_to_fail_alone() -> None:
+    """Half of the calls find no handle, whatever the row: each is asked for again after a second."""
+    sending = Sending()
+    for row in range(1, 200):
+        (failing,) = sending.send([row])
+        (passing,) = sending.send([row + 1000])
+        sending.fails(failing)
+        sending.now += 1.0
+        (again,) = sending.send([row + 1000])
+        sending.answered(passing)
+        sending.answered(again)
+
+    for _ in range(4):
+        outcome, _ = sending.fails(sending.send([7])[0])
+        assert outcome.scope == NO_HANDLES.scope
+        sending.now += 1.0
+        sending.answered(sending.send([1])[0])
 
 
 def test_an_answer_to_a_call_sent_before_does_not_show_that_a_row_fails_alone() -> None:
     """Nor is it known by its own failures, however many."""
     sending = Sending()
-    early = sending.send([8])[0]
+    early = sending.send(range(50, 80))
     sending.now += 1.0
-    sending.fails(sending.send([7])[0])
-    sending.answered(early)
-    sending.fails(sending.send([7])[0])
+    for call in early:
+        sending.fails(sending.send([7])[0])
+        sending.answered(call)
 
-    assert not sending.machine.rows[7].is_alone
+    assert sending.machine.rows[7].proven == 0
     assert sending.machine.why_held() == ""
 
 
 def test_rows_that_are_known_to_fail_alone_say_nothing_about_this_machine() -> None:
     """Though they are all that is sent; two others that fail still do."""
     sending = Sending()
+    know(sending, 7)
     sending.fails(sending.send([7])[0])
-    sending.now += 1.0
-    sending.answered(sending.send([8])[0])
-    for _ in range(20):
-        sending.fails(sending.send([7])[0])
     assert sending.machine.since is None
 
     sending.fails(sending.send([9])[0])
@@ -198,18 +250,16 @@ def test_a_run_waits_so_long_for_rows_that_fail_alone() -> None:
     began = sending.now
     sending.fails(sending.send([7])[0])
     assert machine.held_until([7], longest=60.0) == math.inf
-    sending.now += 1.0
-    sending.answered(sending.send([8])[0])
-    sending.fails(sending.send([7])[0])
+    know(sending, 7)
 
     assert machine.held_until([7], longest=60.0) == began + 60.0
     assert machine.held_until([7], longest=1e9) == began + 600.0
     assert machine.held_until([7, 8], longest=60.0) == math.inf
     assert machine.held_until([], longest=60.0) == math.inf
 
-    sending.now += 5.0
+    late = sending.now
     sending.fails(sending.send([9])[0])
-    assert machine.held_until([7, 9], longest=60.0) == began + 66.0
+    assert machine.held_until([7, 9], longest=60.0) == late + 60.0
     assert machine.held_until([9], longest=60.0) == math.inf
 
     machine.works(7, sending.now)
