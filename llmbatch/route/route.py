@@ -328,6 +328,8 @@ class RouteState(Sharing):
             record.pending.clear()
             self.evidence.unproven.pop(row, None)
             record.sent_alone = True
+            if record.in_flight:
+                continue  # its answer will tell
             record.retry_at = max(record.retry_at, now + self._backoff(row, record, now))
             if self.evidence.may_end(record, now):
                 decisions.append(self._end(row, record))

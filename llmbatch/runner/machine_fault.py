@@ -139,9 +139,8 @@ class Machine:
     def _is_at_fault(self, state: RouteState, row: int, serial: int) -> bool:
         """Note a failed call, and return whether chance and the rows themselves hardly explain so many rows."""
         newest = state.evidence.newest_success
-        calls = {one: number for one, number in self._failed.get(state.label, {}).items() if number > newest}
-        calls[row] = serial
-        self._failed[state.label] = calls
+        calls = self._failed.get(state.label, {}) | {row: serial}
+        self._failed[state.label] = calls = {one: number for one, number in calls.items() if number > newest}
         failed = sum(one > 0 for one in calls)
         sent = state.circuit.serial - newest - (len(calls) - failed)
         return log_chance(failed, sent, failed * ROWS_OWN) < CONFIRMED

@@ -380,6 +380,16 @@ def test_a_row_that_is_throttled_alone_is_judged_by_its_own_attempts() -> None:
     assert not story.history.throttled
 
 
+def test_a_row_in_flight_is_neither_resent_nor_ended_where_rows_are_judged_alone() -> None:
+    """Its answer decides: that it was throttled for three minutes counts, and so may be its last failure."""
+    story = throttled_alone()
+    again = story.send(1)
+
+    assert story.route.judge_throttled(story.now, 1) == []
+    assert kinds(story.come(again, THROTTLED)) == ["RetryAt"]
+    assert story.route.evidence.records[1].sent_alone
+
+
 def test_rows_that_are_throttled_are_not_judged_while_they_may_be_the_route_s() -> None:
     """Too soon, beside other rows, or as many as open a circuit over all tenants."""
     story = throttled_alone()
