@@ -278,17 +278,20 @@ class RouteBase:
 
     def is_lost(self, now: float) -> bool:
         """Whether a route that has never answered has been tried long enough to give it up."""
-        if self._unreached is None or self.history.ever:
-            return False
-        most = UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage
-        return now - self._unreached >= most
+        return now >= self.lost_at
 
     @property
     def lost_at(self) -> float:
-        """When :meth:`is_lost` becomes true if nothing changes; infinity if it does not."""
-        if self._unreached is None or self.history.ever:
+        """When :meth:`is_lost` becomes true if nothing changes; infinity if it does not.
+
+        A tenant is not lost while the provider answers others.
+        """
+        since = self._unreached
+        if since is None or self.history.ever:
             return math.inf
-        return self._unreached + (UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage)
+        if self.is_tenant:
+            since = max(since, self.history.heard_at)
+        return since + (UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage)
 
     def explain(self, row: int | None = None) -> str:
         """Describe the evidence against *row*, or how often attempts of good rows fail here, in a phrase for humans."""

@@ -21,6 +21,7 @@ class RouteHistory:
         "failing",
         "good",
         "good_sent_at",
+        "heard_at",
         "in_flight",
         "name",
         "reached",
@@ -37,6 +38,8 @@ class RouteHistory:
         """Whether a call has succeeded in this run."""
         self.good_sent_at = -math.inf
         """When the last of the calls that have succeeded was sent, in seconds."""
+        self.heard_at = -math.inf
+        """When the provider last answered a call at all, be it with a refusal, before any has succeeded, in seconds."""
         self.good: Request | None = None
         """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
         self.in_flight = 0

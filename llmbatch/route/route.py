@@ -198,6 +198,7 @@ class RouteState(Sharing):
             if self._unreached is None:
                 self._unreached = since
         elif outcome.verdict not in ("local", "success"):
+            self.history.heard_at = now
             self._unreached = None if not self.trust.pings else self._unreached
 
     def _given_up(self) -> list[Decision]:

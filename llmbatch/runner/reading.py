@@ -73,6 +73,10 @@ class Reading:
         """Whether no row will come any more, not even in a later pass."""
         return self.ended and (self._stopped or not self._source.skipped)
 
+    def is_over_for(self, route: RunRoute) -> bool:
+        """Whether all rows of *route* were read, though rows of others may come in a later pass."""
+        return self.is_over if route.skipped else self.ended
+
     @property
     def is_held(self) -> bool:
         """Whether the source gives no row before one that was read has its result, as for results in order."""

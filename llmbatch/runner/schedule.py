@@ -315,8 +315,7 @@ class Scheduler:
             state = route.state
             if not state.evidence.unproven:
                 continue
-            wanted = state.wants_check(now)
-            if not wanted and not state.wants_early_check(now):
+            if not (wanted := state.wants_check(now)) and not state.wants_early_check(now):
                 continue
             if (good := self._checks.good(route)) is not None:
                 return self._issue_check(route, "good", good, now)
@@ -324,8 +323,9 @@ class Scheduler:
                 continue
             if (ping := self._checks.ping(route)) is not None:
                 return self._issue_check(route, "ping", ping, now)
-            if self.reading.is_over or (self.reading.is_held and self._all_held(route) and not self.reading.lend()):
-                judge = state.judge_alone if self._all_held(route) else state.judge_throttled
+            reading, all_held = self.reading, self._all_held(route)
+            if reading.is_over_for(route) or (reading.is_held and all_held and not reading.lend()):
+                judge = state.judge_alone if all_held else state.judge_throttled
                 self._settler.apply(route, judge(now, route.unfinished), now)
         return None
 

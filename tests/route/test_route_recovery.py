@@ -74,6 +74,22 @@ def test_a_tenant_of_a_route_that_answers_the_smallest_request_is_not_lost() -> 
     assert story.route.evidence.records[1].pending
 
 
+def test_a_tenant_is_not_lost_while_the_provider_answers_others() -> None:
+    """Be it with refusals: the provider is back, so this tenant is probed on."""
+    story, other = (Story(ever=False, is_tenant=True) for _ in range(2))
+    other.route.history = story.route.history
+    story.call(1, UNREACHABLE)
+    began = story.now
+    assert story.route.lost_at == began + 600.0
+
+    other.wait(500.0)
+    other.call(2, REFUSED)
+
+    assert story.route.lost_at == began + 1100.0
+    assert not story.route.is_lost(began + 600.0)
+    assert story.route.is_lost(began + 1100.0)
+
+
 def test_a_route_whose_rows_fail_beside_the_smallest_request_is_lost_since_they_did() -> None:
     """And not since this request said so."""
     story = Story(ever=False, can_check=True, failure_threshold=2)
