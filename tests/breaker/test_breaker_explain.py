@@ -501,7 +501,7 @@ def test_a_huge_text_is_masked_in_no_time(text: str) -> None:
     started = time.thread_time()
     failed_with(error)
 
-    assert time.thread_time() - started < 0.1
+    assert time.thread_time() - started < 1
 
 
 # What it keeps.

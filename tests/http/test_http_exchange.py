@@ -160,7 +160,7 @@ def test_silence_ends_an_exchange() -> None:
 
     for serve in (mute, stalls):
         with pytest.raises(TransportError) as caught:
-            asyncio.run(talk(serve, lambda url: HttpCall("GET", url, {}), timeout=0.2))
+            asyncio.run(talk(serve, lambda url: HttpCall("GET", url, {}), timeout=1))
         assert caught.value.fault == "timeout"
         assert caught.value.sent
 

@@ -124,7 +124,7 @@ async def test_time_out_over_tls_closes_its_connection_at_once(
 ) -> None:
     """Nobody waits for the farewell of a server that hangs."""
     async with raw_server(hanging, ssl=trusted) as server:
-        error = await fault_of(transport, tls_url(server), timeout=0.1)
+        error = await fault_of(transport, tls_url(server), timeout=2)
         await until(lambda: not sockets_to(server))
 
         assert (error.fault, error.sent) == ("timeout", True)
@@ -249,7 +249,7 @@ async def test_server_that_speaks_first_is_met_once(transport: HttpTransport, tr
         return handle
 
     async with raw_server(make, ssl=trusted) as server, asyncio.timeout(30):
-        error = await fault_of(transport, tls_url(server), timeout=0.3)
+        error = await fault_of(transport, tls_url(server), timeout=5)
 
     assert error.fault == "garbage"
     assert server.accepted == 1
@@ -335,7 +335,7 @@ async def test_request_whose_connection_is_spent_before_it_left_was_not_sent(
     async with kept_connections(transport, count=2) as (peers, request):
         peers[1].send(second)
         peers[1].shutdown(socket.SHUT_WR)
-        tasks = [asyncio.create_task(transport.post(request, timeout=0.1)) for _ in peers]
+        tasks = [asyncio.create_task(transport.post(request, timeout=1)) for _ in peers]
         await until(lambda: peek(peers[0]))
         peers[0].send(whole())
         reply, error = await asyncio.gather(*tasks, return_exceptions=True)

@@ -36,7 +36,7 @@ def circuits() -> ModelCircuits:
 
 @pytest.fixture(params=CLIENTS)
 async def client(request: pytest.FixtureRequest, circuits: ModelCircuits) -> AsyncIterator[Client]:
-    opened = await open_client(request.param, circuits, timeout=0.2)
+    opened = await open_client(request.param, circuits, timeout=1)
     yield opened
     await opened.aclose()
 

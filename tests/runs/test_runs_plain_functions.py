@@ -159,7 +159,7 @@ async def test_a_thread_that_hangs_costs_its_row_an_attempt_and_not_the_run() ->
         return row
 
     try:
-        results = await BatchRunner(call, timeout=0.05, concurrency=4).map(range(20))
+        results = await BatchRunner(call, timeout=0.5, concurrency=4).map(range(20))
         left = [thread for thread in threading.enumerate() if thread.name == "llmbatch call"]
     finally:
         release.set()
@@ -219,7 +219,7 @@ async def test_a_function_that_always_hangs_stops_the_run_and_says_why() -> None
     try:
         with pytest.raises(StoppedError, match="do not return: too many still run") as caught:
             async with asyncio.timeout(120):
-                await BatchRunner(call, timeout=0.2, concurrency=4, recovery_timeout=0.05).map(range(200))
+                await BatchRunner(call, timeout=1, concurrency=4, recovery_timeout=0.05).map(range(200))
     finally:
         release.set()
 
@@ -336,7 +336,7 @@ def call(row):
         threading.Event().wait()
     return row
 
-for result in BatchRunner(call, timeout=0.1, max_attempts=1).stream_sync(range(3)):
+for result in BatchRunner(call, timeout=1, max_attempts=1).stream_sync(range(3)):
     print(result.row, result.status)
 """
 
