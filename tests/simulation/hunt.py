@@ -139,7 +139,7 @@ def main() -> int:
     if given.seed is not None:
         return _tell_one(given.seed, RouteStory if given.routes else Story)
 
-    first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
+    first, last = given.seeds or (random.SystemRandom().randrange(10**6, 2 * 10**9), 10**12)
     print(f"from seed {first} on", flush=True)
     until = time.monotonic() + (given.minutes or 10**6) * 60
     stats = RunStats()

@@ -33,6 +33,7 @@ from llmbatch.route.refusing import Refusing
 from llmbatch.route.throttle import Throttle
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
 from llmbatch.runner.finish import Finisher
+from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.reading import Reading
 from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import Filesystem
@@ -410,6 +411,26 @@ def _cut_success(patch: pytest.MonkeyPatch) -> None:
 @bug("the line of a cut answer does not say so")
 def _unsaid_cut(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("llmbatch.classify.classify.abnormal_end", lambda finish: None)
+
+
+# This machine.
+
+
+@bug("one row that lacks memory stops all others")
+def _all_pause(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Machine, "_is_at_fault", lambda self, state, row, serial: True)
+
+
+@bug("an answer does not tell that this machine works again")
+def _always_at_fault(patch: pytest.MonkeyPatch) -> None:
+    works = Machine.works
+
+    def go_on(self: Machine, row: int, sent_at: float) -> None:
+        since = self.since
+        works(self, row, sent_at)
+        self.since = since
+
+    patch.setattr(Machine, "works", go_on)
 
 
 FIRST = (8, 15, 275, 2, 40, 5, 55, 206, 70, 72, 89, 29, 12, 168, 333)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation_disk import Machine, SimulatedFilesystem
 from simulation_law import GuaranteeError, LifeLog, is_resent
-from simulation_provider import SPENT, TOTAL, Provider
+from simulation_provider import LOCAL, SPENT, TOTAL, Provider, Sent
 
 from llmbatch.core.events import (
     CallEnded,
@@ -164,7 +164,8 @@ class Watch:
                 self._check_outage(event)
             case OutageEnded():
                 self._confirmed[event.route][-1] = (self._confirmed[event.route][-1][0], self._world + event.at)
-            case Notice() if event.message.startswith("this machine"):
+            case Notice() if event.message.startswith("this machine") and "trying again" in event.message:
+                self._check_machine(event)
                 self._machine_until = max(self._machine_until, event.at + 1e-6)
                 for route in self._ramps.keys() | self._state.keys() | {place[0] for place in self._place}:
                     self._due[route] = max(self._due.get(route, 0.0), event.at)
@@ -294,6 +295,23 @@ class Watch:
         ):
             self._break(f"claim 8: the route waits {event.pause:.1f} s as one call was asked to")
 
+    def _check_machine(self, event: Notice) -> None:
+        """Claim 4: a row that lacks memory, while others are answered, stops nothing but itself."""
+        failed = [call for call in self._ended_locally() if call.ended <= self._world + event.at]
+        last = failed[-1]
+        before = [call for call in failed[:-1] if call.row == last.row]
+        if len({call.row for call in failed}) > 1 or not before or last.probe or self._state.get(last.route) == "open":
+            return
+        since = [call for call in self._provider.sent[self._first_call :] if call.number > before[-1].number]
+        if any(call.at > before[-1].ended and call.fate == "good" and call.ended < last.ended for call in since):
+            self._break(f"claim 14: everything waits as row {last.row} lacks memory, though others are answered")
+
+    def _ended_locally(self) -> list[Sent]:
+        """Calls of this life that failed by a fault of this machine, in the order in which they ended."""
+        calls = self._provider.sent[self._first_call :]
+        failed = [call for call in calls if call.fate == "local" and call.ended < math.inf]
+        return sorted(failed, key=lambda call: call.ended)
+
     def _check_outage(self, event: OutageStarted) -> None:
         """Claim 5: rows that are bad by themselves are never told as an outage."""
         since = self._opened_at.get(event.route, math.inf) - 600.0
@@ -385,17 +403,26 @@ class Watch:
     def _check_ends(self, code: int, why: str, now: dict[int, dict[str, Any]], *, calm: bool) -> None:
         """Claims 1 and 7: a run that says it is done is done, and it ends in time once nothing goes wrong."""
         missing = self._hashes.keys() - now.keys()
-        failed = sum(line["status"] == "failed" for line in now.values())
+        lost = sum(line["status"] == "failed" for line in now.values())
         if code in (0, 1):
             if missing:
                 raise GuaranteeError(f"claim 1: exit {code}, but rows {sorted(missing)[:5]} have no line")
-            if (code == 1) != (failed > 0):
-                raise GuaranteeError(f"claim 1: exit {code} with {failed} failed rows")
+            if (code == 1) != (lost > 0):
+                raise GuaranteeError(f"claim 1: exit {code} with {lost} failed rows")
             for row in self._plan.bad:
                 if now[row]["status"] != "failed":
                     raise GuaranteeError(f"claim 6: the bad row {row} did not fail")
         elif not missing and calm and code in (3, 75):
             raise GuaranteeError(f"claim 7: exit {code} ({why}) although every row has its line")
+        failed = self._ended_locally()
+        if code == 75 and "this machine cannot send anything" in why:
+            calls = self._provider.sent[self._first_call :]
+            if any(call.fate == "good" and call.at > failed[-1].ended and call.ended < math.inf for call in calls):
+                raise GuaranteeError(f"claim 14: {why}, though it has sent since")
+        if code == 75 and "cannot send what is left" in why:
+            own = {call.row for call in failed}
+            if missing - own and not any(phase.kind in LOCAL for phase in self._provider.weather.phases):
+                raise GuaranteeError(f"claim 14: {why}, though rows {sorted(missing - own)[:5]} were never tried")
         clear = max(self._provider.weather.clear_from, self._world)
         late = self._world + self._loop.time() - clear - self._longest_hint() - self._paused()
         if late > AFTERWARDS:

@@ -245,7 +245,7 @@ class LifeLog:
         options = self.plan.options
         by_phase: dict[str, list[Sent]] = defaultdict(list)
         for call in calls:
-            if call.phase.kind in TOTAL:
+            if call.phase.kind in TOTAL and call.fate != "local":
                 by_phase[str(call.phase)].append(call)
         for name, met in by_phase.items():
             first, last = met[0], met[-1]

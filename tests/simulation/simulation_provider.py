@@ -12,9 +12,11 @@ import json
 import math
 import re
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from random import Random
+from types import MappingProxyType
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
@@ -156,8 +158,19 @@ def draw_weather(rng: Random, timeout: float, *, other_model: bool = False) -> W
 class Provider:
     """Carries requests to itself: it is a transport, one for all lives of a story."""
 
-    def __init__(self, seed: int, weather: Weather, *, latency: float, smallest: str = "", cuts: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        weather: Weather,
+        *,
+        latency: float,
+        smallest: str = "",
+        cuts: bool = False,
+        heavy: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
         self.weather = weather
+        self.heavy = heavy
+        """Rows for which this machine may lack memory, each with how often it does, 0 to 1."""
         self.cuts = cuts
         """Whether some answers to rows are cut at their token limit."""
         self.smallest = smallest
@@ -178,6 +191,7 @@ class Provider:
         self._in_flight = 0
         self._nth: Counter[bytes] = Counter()
         self._randomly: Counter[int] = Counter()
+        self._weighed: Counter[int] = Counter()
         self._answered: Counter[int] = Counter()
 
     def now(self) -> float:
@@ -247,6 +261,9 @@ class Provider:
 
     def _fate(self, call: Sent, phase: Phase, rng: Random, bad: str) -> Reply | str:
         kind = phase.kind
+        if kind not in LOCAL and not call.check and self._lacks_memory(call.row):
+            call.fate = "local"
+            return "local"
         if not call.row and self.smallest and kind not in LOCAL:
             call.fate = "good" if self.smallest == "passes" else "bad"
             return _good(0, call.number) if self.smallest == "passes" else _error(500, None, "too small")
@@ -287,6 +304,12 @@ class Provider:
             return _error(status, None, "oops")
         call.fate = "good"
         return self._good(call)
+
+    def _lacks_memory(self, row: int) -> bool:
+        if row not in self.heavy:
+            return False
+        self._weighed[row] += 1
+        return Random(f"{self._seed}:heavy:{row}:{self._weighed[row]}").random() < self.heavy[row]
 
     def _good(self, call: Sent) -> Reply:
         """A good answer. Its row and how often that was answered say whether it is cut, so that no other draw moves."""

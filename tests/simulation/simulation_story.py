@@ -45,6 +45,8 @@ DEFERRED = "/data/out.deferred.jsonl"
 MOST_LIVES = 14
 LONGEST_LIFE = 60 * 3600.0
 """Virtual seconds."""
+NEWER = 10**9
+"""Seeds from here on draw what was added later; earlier ones go on telling the stories that they told."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Plan:
     smallest: str = ""
     most_waiting: int | None = None
     """How many rows of a route may wait in memory; None: as many as the product allows, more than there are."""
+    heavy: dict[int, float] = field(default_factory=dict)
+    """Rows that may need more memory than this machine has, each with how often it does, 0 to 1."""
     too_slow: bool = False
     """Whether so many rows of a tenant are endless that it has to be given up: exit 3, and none of them fails."""
     all_fates: list[Fate] = field(default_factory=list)
@@ -94,7 +98,8 @@ class Plan:
         lines = [
             f"seed {self.seed}: {len(self.rows)} lines, bad rows {self.bad or 'none'}, latency {self.latency:.2f} s"
             + (f", the smallest request {self.smallest}" if self.smallest else "")
-            + (f", at most {self.most_waiting} rows in memory" if self.most_waiting else ""),
+            + (f", at most {self.most_waiting} rows in memory" if self.most_waiting else "")
+            + (f", heavy rows {self.heavy}" if self.heavy else ""),
             f"options {self.options}",
             *(f"provider: {phase}" for phase in self.weather.phases),
             *(f"life {number}: {fate}" for number, fate in enumerate(self.all_fates, 1)),
@@ -170,7 +175,22 @@ def draw_plan(seed: int) -> Plan:
         most_waiting=max(options["concurrency"], rng.choice([10, 20]))
         if rng.random() < (0.6 if other_model else 0.1)
         else None,
+        heavy=_draw_heavy(Random(f"heavy:{seed}"), count, options) if seed >= NEWER else {},
     )
+
+
+def _draw_heavy(rng: Random, count: int, options: dict[str, Any]) -> dict[int, float]:
+    """In a third of the stories a row, or a few in a block or scattered, that often lack memory, bad ones too.
+
+    Seldom where a run waits two minutes at most: it is to be done within some lives.
+    """
+    if rng.random() < 0.67:
+        return {}
+    many = min(count, rng.choice([1, 1, 1, 2, 3, rng.randint(3, 10)]))
+    first = rng.randint(1, count - many + 1)
+    rows = range(first, first + many) if rng.random() < 0.5 else rng.sample(range(1, count + 1), many)
+    shares = [0.2] if {"on_outage", "max_outage"} & options.keys() else [0.2, 0.6, 0.9]
+    return {row: rng.choice(shares) for row in rows}
 
 
 def _begins_with_bad_rows(bad: dict[int, str], options: dict[str, Any]) -> bool:
@@ -340,6 +360,7 @@ class Story:
             latency=self.plan.latency,
             smallest=self.plan.smallest,
             cuts=Random(f"cuts:{seed}").random() < 0.3,
+            heavy=self.plan.heavy,
         )
         self.watch = Watch(self.plan, self.machine, self.provider)
         self.lives: list[Life] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hunt import tell
 from simulation_bugs import BUGS, FIRST
+from simulation_story import NEWER
 
 WITHIN = 800
 """The bug that hides best shows in story 333: "charged by the word of the smallest request alone"."""
@@ -24,7 +25,7 @@ def test_a_planted_bug_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A hunt that finds nothing says something only if it finds what is there."""
     BUGS[words](monkeypatch)
 
-    for seed in dict.fromkeys((*FIRST, *range(WITHIN))):
+    for seed in dict.fromkeys((*FIRST, *range(200), *range(NEWER, NEWER + 200), *range(200, WITHIN))):
         broken = tell(seed, seed + 1).broken
         if broken:
             break
