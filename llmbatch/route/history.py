@@ -39,7 +39,7 @@ class RouteHistory:
         self.good_sent_at = -math.inf
         """When the last of the calls that have succeeded was sent, in seconds."""
         self.heard_at = -math.inf
-        """When the provider last answered a call at all, be it with a refusal, before any has succeeded, in seconds."""
+        """When a tenant's call was last answered, be it with a refusal, before any has succeeded, in seconds."""
         self.good: Request | None = None
         """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
         self.in_flight = 0

@@ -197,9 +197,9 @@ class RouteState(Sharing):
                 return  # pings are answered, so its rows take too long
             if self._unreached is None:
                 self._unreached = since
-        elif outcome.verdict not in ("local", "success"):
+        elif outcome.verdict not in ("local", "success") and not self.trust.pings:
+            self._unreached = None
             self.history.heard_at = now
-            self._unreached = None if not self.trust.pings else self._unreached
 
     def _given_up(self) -> list[Decision]:
         """Give the route up if an operator must act and no call in flight can disprove it."""

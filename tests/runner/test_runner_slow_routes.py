@@ -154,9 +154,12 @@ def test_a_model_that_is_loaded_first_is_waited_for(simulate: Simulate) -> None:
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 40})
 
 
-def test_a_tenants_rows_that_always_fail_end_the_run_if_nothing_was_ever_answered(simulate: Simulate) -> None:
+@pytest.mark.parametrize("tenants", ["a", "ab"])
+def test_tenants_rows_that_always_fail_end_the_run_if_nothing_was_ever_answered(
+    simulate: Simulate, tenants: str
+) -> None:
     """As those of a route without tenants. The run never ended."""
-    rows = [{"prompt": f"row {number} [sim:500]", "metadata": {"tenant": "a"}} for number in range(8)]
+    rows = [{"prompt": f"row {at} [sim:500]", "metadata": {"tenant": tenants[at % len(tenants)]}} for at in range(8)]
 
     story = simulate(rows, **TENANTS)
 
