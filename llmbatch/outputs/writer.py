@@ -14,7 +14,6 @@ import anyio
 
 from llmbatch.core.errors import WriteError
 from llmbatch.core.rows import Result, encode_line
-from llmbatch.core.system_errors import machine_fault
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.stream import StreamOutput
 from llmbatch.outputs.watch import FileChangedError
@@ -187,10 +186,8 @@ class LineWriter:
         if self._sync_in_thread:
             try:
                 self._syncing = self._loop.run_in_executor(None, self._sync)
-            except RuntimeError as error:
-                if machine_fault(error) is None:
-                    raise
-                self._sync_here()  # no thread can be started: better a loop that waits for the disk than no sync
+            except RuntimeError:  # no thread can be started, or the executor is shut down
+                self._sync_here()  # better a loop that waits for the disk than no sync
             else:
                 self._syncing.add_done_callback(self._end_sync)
         else:

@@ -30,6 +30,21 @@ def test_a_holed_last_line_is_removed(tmp_path: Path, before: int, size: int) ->
     output.close()
 
 
+@pytest.mark.parametrize("other", [b"\xff", b""], ids=["no UTF-8", "no JSON"])
+def test_a_last_line_without_its_newline_that_is_damaged_is_removed(tmp_path: Path, other: bytes) -> None:
+    """It ends as a whole one does, but what is between was never written."""
+    path = tmp_path / "o.jsonl"
+    last = result_line(2, text="x" * 100)[:-1]
+    at = last.index(b'"text"') + 3
+    path.write_bytes(result_line(1) + last[:at] + other + last[at + 9 :])
+
+    output = open_output(path)
+
+    assert len(output.finished) == 1
+    assert path.read_bytes() == result_line(1)
+    output.close()
+
+
 def test_a_holed_line_with_others_behind_it_is_refused(tmp_path: Path) -> None:
     """In the next block too: a crash leaves holes in the last line alone."""
     path = tmp_path / "o.jsonl"

@@ -183,15 +183,20 @@ async def test_syncs_are_inline_where_threads_are_not_wanted(watched: Watched) -
 
 
 class NoThreads(ThreadPoolExecutor):
-    """As on a machine whose limit of processes is reached."""
+    """As on a machine whose limit of processes is reached, or in a program that is shutting down."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
 
     def submit(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError("can't start new thread")
+        raise RuntimeError(self.why)
 
 
-async def test_syncs_are_inline_where_no_thread_can_be_started(watched: Watched) -> None:
+@pytest.mark.parametrize("why", ["can't start new thread", "cannot schedule new futures after shutdown"])
+async def test_syncs_are_inline_where_no_thread_can_be_started(watched: Watched, why: str) -> None:
     """The loop waits for the disk then; the lines are as safe as ever, and the run goes on."""
-    asyncio.get_running_loop().set_default_executor(NoThreads())
+    asyncio.get_running_loop().set_default_executor(NoThreads(why))
     writer = LineWriter(watched, sync_interval=0.01)
 
     writer.put_line(b"1\n")
