@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
@@ -340,6 +340,8 @@ class RouteBase:
             return None
         if now < self.throttle.not_before or now < self._probe_at:
             return None
+        if self.checks.ping_misleads and candidates.good:
+            candidates = replace(candidates, ping=False)
         probe = self.outage.next_probe(self.trust, candidates)
         if probe is not None and probe.kind == "fresh":
             self.trust.jumps += 1

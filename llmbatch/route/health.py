@@ -35,7 +35,7 @@ class RecentAnswers:
 class HealthChecks:
     """The health checks of one route: whether any can be sent, and what the last ones told."""
 
-    __slots__ = ("available", "ended_at", "log_chance")
+    __slots__ = ("available", "ended_at", "log_chance", "ping_misleads")
 
     def __init__(self) -> None:
         self.available = False
@@ -44,6 +44,8 @@ class HealthChecks:
         """When the last one ended; minus infinity before the first."""
         self.log_chance = 0.0
         """Logarithm of the chance that all checks since the last success failed by ordinary random errors."""
+        self.ping_misleads = False
+        """Whether a finished row's request has passed after the last ping had failed: then it is asked alone."""
 
     def __repr__(self) -> str:
         return f"<HealthChecks {'available' if self.available else 'none'}, log chance {self.log_chance:.1f}>"

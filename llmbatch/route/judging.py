@@ -141,7 +141,7 @@ class Judging(RouteBase):
             # A wait that no later call in flight could disprove applies to the route.
             disprovable = self.calls.newest > call.serial
             named = -math.inf if outcome.retry_after is None else self.throttle.confirmed_wait(disprovable=disprovable)
-            return [*self._pause(named - now, now, ""), *self._check_failed(now)]
+            return [*self._pause(named - now, now, ""), *self._check_failed(outcome, now)]
         return self._judge_failure(call, self._note_failure(call, outcome), now)
 
     def _judge_failure(self, call: Call, record: RowRecord, now: float) -> list[Decision]:
@@ -163,8 +163,8 @@ class Judging(RouteBase):
                 return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
-    def _check_failed(self, now: float) -> list[Decision]:
-        """Judge a health check that failed while rows are held: by chance, or because of an outage."""
+    def _check_failed(self, outcome: Outcome, now: float) -> list[Decision]:
+        """Judge a health check that failed with *outcome* while rows are held: by chance, or because of an outage."""
         if self._stop is not None:
             return []
         self.evidence.check_failed()
@@ -175,8 +175,8 @@ class Judging(RouteBase):
         if not self.circuit.is_closed or not is_clear:
             return []
         unproven = self.evidence.unproven
-        are_many = len(unproven) >= self._policy.failure_threshold
-        slow = are_many and self.is_silent and self._are_slow(unproven.values())
+        may_be_all = len(unproven) >= self._policy.failure_threshold or outcome.code == "timeout"
+        slow = may_be_all and self.is_silent and self._are_slow(unproven.values())
         return self._open("timeouts" if slow else "last rows", now, confirmed=True)
 
     def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:
@@ -282,8 +282,8 @@ class Judging(RouteBase):
         if self._stop is not None:
             outage.failed_rows += call.kind == "row"
             return decisions
-        rate = self.evidence.rate.cautious
-        if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
+        rate, is_good = self.evidence.rate.cautious, call.kind == "good"
+        if outage.row_failed() if call.kind == "row" else outage.check_failed(rate, is_good=is_good):
             decisions += self._confirmed(outage.since, [outcome])
         return decisions
 
@@ -303,6 +303,7 @@ class Judging(RouteBase):
         outage, self.outage = self.outage, None
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
+        self.checks.ping_misleads = call.kind == "good" and (self.checks.ping_misleads or outage.pinged != "no")
         self.history.reached = self.history.reached or by_ping
         self.trust.pings += by_ping
         if by_ping and self.trust.since is None:

@@ -102,6 +102,10 @@ class Outage:
     """Whether the last ping was a request that has succeeded before, as another tenant's."""
     turn: int = 0
     """Probes sent."""
+    can_ask_good: bool = False
+    """Whether the request of a finished row can be sent."""
+    good_failed: bool = False
+    """Whether one has failed. Until then pings confirm nothing where one can be sent: they may always fail."""
     can_check: bool = False
     """Whether health checks can be sent; then it takes many failed rows to confirm an outage without one."""
     only_failed_rows: bool = False
@@ -125,11 +129,16 @@ class Outage:
         enough = MANY_CONFIRMING_ROWS if self.can_check else CONFIRMING_ROWS
         return self._confirm(self.failed_rows >= enough and not self.only_failed_rows)
 
-    def ping_failed(self, rate: float) -> bool:
-        """Count a failed health check (by chance at *rate*, 0 to 1); return whether that confirms the outage."""
+    def check_failed(self, rate: float, *, is_good: bool) -> bool:
+        """Count a failed health check (by chance at *rate*, 0 to 1); return whether that confirms the outage.
+
+        *is_good*: it was a finished row's request.
+        """
         self.failed_checks += 1
         self.chance *= rate
-        return self._confirm(yes=self.chance < CONFIRMING_CHANCE)
+        self.good_failed = self.good_failed or is_good
+        self.check_next = self.can_ask_good and not self.good_failed
+        return self._confirm(yes=self.chance < CONFIRMING_CHANCE and not self.check_next)
 
     def _confirm(self, yes: bool) -> bool:
         news = yes and not self.confirmed
@@ -139,6 +148,7 @@ class Outage:
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Choose the next probe among *candidates*; None if there are none."""
         self.can_check = candidates.checks
+        self.can_ask_good = candidates.good
         self.only_failed_rows = not (candidates.checks or candidates.fresh or candidates.untried)
         checks = self._checks(trust)
         for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):

@@ -61,16 +61,29 @@ def test_checks_confirm_an_outage_by_how_unlikely_their_failure_is() -> None:
     """At a rate of one in ten, the second one; at one in a hundred the first; told once."""
     often, seldom = outage(), outage()
 
-    assert [often.ping_failed(0.1) for _ in range(3)] == [False, True, False]
-    assert seldom.ping_failed(0.01)
-    assert not outage().ping_failed(0.02)
+    assert [often.check_failed(0.1, is_good=False) for _ in range(3)] == [False, True, False]
+    assert seldom.check_failed(0.01, is_good=False)
+    assert not outage().check_failed(0.02, is_good=False)
+
+
+def test_a_ping_confirms_nothing_before_a_finished_rows_request_has_failed() -> None:
+    """Pings may always fail; it is asked next."""
+    subject = outage()
+    assert subject.next_probe(Trust(), candidates("parked", "ping", "good")) is not None
+
+    assert not subject.check_failed(0.001, is_good=False)
+    probe = subject.next_probe(Trust(), candidates("parked", "ping", "good"))
+    assert probe is not None
+    assert probe.kind == "good"
+    assert subject.check_failed(0.001, is_good=True)
+    assert not subject.check_next
 
 
 def test_a_confirmed_outage_is_not_confirmed_again() -> None:
     """By neither kind of probe."""
     subject = outage(confirmed=True)
 
-    assert not subject.ping_failed(0.001)
+    assert not subject.check_failed(0.001, is_good=False)
     assert not any(subject.row_failed() for _ in range(6))
     assert subject.confirmed
 
@@ -129,7 +142,7 @@ def test_checks_take_turns_while_they_fail() -> None:
     order = []
     for _ in range(4):
         order.append(_next(subject, Trust(), EVERYTHING))
-        subject.ping_failed(0.9)
+        subject.check_failed(0.9, is_good=False)
 
     assert order == ["ping", "good", "ping", "good"]
 

@@ -240,12 +240,12 @@ def test_a_small_request_that_passed_once_is_not_answered_if_it_fails() -> None:
     [
         (False, (TIMEOUT, TIMEOUT), "timeouts"),
         (False, (TIMEOUT, FAILED), "last rows"),
-        (False, (TIMEOUT,), "last rows"),
         (True, (TIMEOUT, TIMEOUT), "last rows"),
     ],
 )
+@pytest.mark.parametrize("ping", [TIMEOUT, UNREACHABLE], ids=["slow", "unreachable"])
 def test_held_rows_that_all_took_too_long_open_a_route_that_has_never_answered(
-    ever: bool, outcomes: tuple[Outcome, ...], cause: str
+    ever: bool, outcomes: tuple[Outcome, ...], cause: str, ping: Outcome
 ) -> None:
     """Then the time limit may be to blame: as many as the threshold."""
     story = Story(ever=ever, can_check=True, failure_threshold=2)
@@ -254,7 +254,21 @@ def test_held_rows_that_all_took_too_long_open_a_route_that_has_never_answered(
 
     for _ in range(5):
         if story.route.is_closed:
-            story.call(0, TIMEOUT, "ping")
+            story.call(0, ping, "ping")
+
+    assert story.route.outage is not None
+    assert story.route.outage.cause == cause
+
+
+@pytest.mark.parametrize(("ping", "cause"), [(TIMEOUT, "timeouts"), (UNREACHABLE, "last rows"), (FAILED, "last rows")])
+def test_one_row_that_took_too_long_opens_so_where_the_smallest_request_did_too(ping: Outcome, cause: str) -> None:
+    """Fewer rows than the threshold may be slow by themselves, that one hardly."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, TIMEOUT)
+
+    for _ in range(9):
+        if story.route.is_closed:
+            story.call(0, ping, "ping")
 
     assert story.route.outage is not None
     assert story.route.outage.cause == cause

@@ -45,6 +45,39 @@ class SlowRows:
         await self.transport.aclose()
 
 
+class SlowAnswers:
+    """Each answer takes *seconds*, the smallest request's too."""
+
+    def __init__(self, transport: Transport, seconds: float) -> None:
+        self.transport = transport
+        self.seconds = seconds
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        await asyncio.sleep(min(timeout, self.seconds))
+        if timeout < self.seconds:
+            raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+class RefusedPings:
+    """What is no row's request is answered with *status*, always."""
+
+    def __init__(self, transport: Transport, status: int) -> None:
+        self.transport = transport
+        self.status = status
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if b"row" not in request.body:
+            return Reply(self.status, {"content-type": "application/json"}, b'{"error":{"message":"no"}}')
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
 def rows_of(count: dict[str, int], *, models: bool = False) -> list[Any]:
     """In turn, *count* rows of each tenant, or of each model."""
     rows: list[Any] = []
@@ -215,3 +248,34 @@ def test_a_slow_route_that_comes_first_in_a_file_does_not_hide_the_others(tmp_pa
         return summary.exit_code, summary.success, summary.deferred
 
     assert run_virtual(main, limit=10_000.0) == (3, 60, 60)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 50])
+def test_answers_slower_than_the_time_limit_are_named_however_few_rows_there_are(
+    simulate: Simulate, count: int
+) -> None:
+    """The first try of many is a row or two: they were waited for as in an outage, without a word of --timeout."""
+    story = simulate(rows_of({"a": count}), wrap=lambda transport: SlowAnswers(transport, 3.0), timeout=1.0)
+
+    assert story.ending.exit_code == 3
+    assert "--timeout (1 s)" in story.ending.reason
+    assert not story.results
+    assert story.seconds < 30
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.parametrize("status", [403, 422, 500])
+def test_a_smallest_request_that_always_fails_is_not_believed_beside_a_finished_rows(
+    simulate: Simulate, status: int
+) -> None:
+    """The last, bad rows were taken for an outage again and again, which a finished row's request ended each time."""
+    bad = {*range(1, 11), *range(500, 540), *range(991, 1001), *range(7, 1000, 19)}
+    rows = [{"prompt": f"row {number}{' [sim:500]' * (number in bad)}"} for number in range(1, 1001)]
+
+    story = simulate(rows, wrap=lambda transport: RefusedPings(transport, status), concurrency=40, latency=0.02)
+
+    assert not story.deferred
+    assert story.failed.keys() == bad
+    assert not story.of(OutageStarted)
+    assert not [event for event in story.of(Notice) if "key" in event.message]
+    assert story.seconds < 60
