@@ -34,6 +34,7 @@ from llmbatch.route.decisions import (
     Succeed,
     Tell,
 )
+from llmbatch.route.evidence import is_own_error
 from llmbatch.route.route import Call, RouteState
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
@@ -353,7 +354,8 @@ class Settler:
             self._tell_given_up(route, decision.message, decision.hint, now)
 
     def _stop(self, route: RunRoute, exit_code: int, reason: str, hint: str, now: float) -> None:
-        """Stop the run, or give up the account that was refused if there are routes of others."""
+        """Stop the run, or give up the account that was refused if others may take rows: other accounts, fallbacks."""
+        # A fallback of the same account finds out by itself: a gateway may refuse a key for one model.
         account, dead = route.route.account, route.state.dead
         if exit_code == 3 and dead is not None and is_disproved(dead, route, self._run.routes):
             self._leave(route, now)
@@ -361,13 +363,13 @@ class Settler:
             return
         others = [other for other in self._run.routes if other.route.account != account and other.state.dead is None]
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
-        spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
-        may_go_on = exit_code == 3 or (exit_code == 2 and bool(route.backups))
-        if dead is None or not may_go_on or not (spared if not is_key else others):
+        spared = [other for other in route.backups if other.state.dead is None]
+        may_follow = dead is not None and exit_code == 3 and not is_own_error(dead) and self._others()
+        if dead is None or not (spared or (is_key and others) or may_follow):
             self._run.halt(exit_code, reason, hint)
             return
         for other in self._run.routes:
-            if other is route or (is_key and other.route.account == account):
+            if other is route or (is_key and other.route.account == account and other not in spared):
                 other.state.give_up(dead)
                 self._leave(other, now)
         self._tell_given_up(route, reason, hint, now)

@@ -127,22 +127,71 @@ NO_SUCH_PARAMETER = b"""{"error":{"message":"Unsupported parameter: 'max_tokens'
 "type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"""
 
 
-@pytest.mark.parametrize("refusal", [(401, NOT_THIS_MODEL), (403, b'{"error":"denied"}'), (400, NO_SUCH_PARAMETER)])
-def test_a_model_that_is_refused_alone_does_not_stop_those_that_the_same_key_reaches(
-    tmp_path: Path, refusal: tuple[int, bytes]
-) -> None:
-    """As a gateway refuses a key for one model, and a model a parameter; the others' rows are all done."""
-    models = ["openai/live"] * 20 + ["openai/live", "openai/dead"] * 100
-    (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt":"hi","model":"{model}"}}\n' for model in models))
+NO_CREDIT = b'{"error":{"message":"Insufficient credits","code":402}}'
+
+
+def run_one_refused(
+    folder: Path, models: Sequence[str], refusal: tuple[int, bytes], **options: Any
+) -> tuple[Summary, Notes]:
+    """A row for each of *models*, of which the one called ``dead`` is refused."""
+    (folder / "in.jsonl").write_text("".join(f'{{"prompt":"hi","model":"{model}"}}\n' for model in models))
     notes = Notes()
 
     async def main() -> Summary:
         simulated = SimulatedProvider(Scenario("test", (Phase(1e9),), "for a test"), seed=1, latency=0.5)
         transport = OneRefused(VirtualTransport(simulated), refusal)
-        runner = BatchRunner(environ=KEYS, transport=transport, observers=[notes], concurrency=10, seed=1)
-        return await runner.run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        runner = BatchRunner(environ=KEYS, transport=transport, observers=[notes], concurrency=10, seed=1, **options)
+        return await runner.run(folder / "in.jsonl", folder / "out.jsonl")
 
-    summary = run_virtual(main, limit=10_000.0)
+    return run_virtual(main, limit=10_000.0), notes
+
+
+@pytest.mark.parametrize("other", ["openai/live", "mistral/live"])
+@pytest.mark.parametrize(
+    "refusal", [(401, NOT_THIS_MODEL), (403, b'{"error":"denied"}'), (400, NO_SUCH_PARAMETER), (402, NO_CREDIT)]
+)
+def test_rows_that_come_after_those_of_a_refused_model_are_done(
+    tmp_path: Path, refusal: tuple[int, bytes], other: str
+) -> None:
+    """A sorted file: the run stopped at the first model, and each further one did, before it had read the others."""
+    summary, notes = run_one_refused(tmp_path, ["openai/dead"] * 100 + [other] * 100, refusal)
+
+    assert (summary.exit_code, summary.success, summary.failed, summary.deferred) == (3, 100, 0, 100)
+    assert summary.stopped_reason is not None
+    assert summary.stopped_reason.startswith("openai/dead refuse")
+    assert len([event for event in notes.events if isinstance(event, CallEnded) and event.status != 200]) <= 12
+
+
+@pytest.mark.parametrize("refusal", [(401, NOT_THIS_MODEL), (403, b'{"error":"denied"}'), (402, NO_CREDIT)])
+def test_a_fallback_of_the_account_that_is_refused_for_one_model_takes_its_rows(
+    tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    """It had answered dozens of rows when the run stopped."""
+    summary, notes = run_one_refused(
+        tmp_path, ["openai/dead"] * 100, refusal, model="openai/dead", fallback=["openai/live"]
+    )
+
+    assert (summary.exit_code, summary.success) == (0, 100)
+    told = [event.message for event in notes.events if isinstance(event, Notice) and event.level == "warning"]
+    assert any("its rows go to openai/live" in message for message in told)
+
+
+def test_a_fallback_whose_account_is_refused_too_stops_the_run(tmp_path: Path) -> None:
+    """After as many calls as it takes to know it of each."""
+    summary, notes = run_one_refused(
+        tmp_path, ["openai/dead"] * 100, (401, NOT_THIS_MODEL), model="openai/dead", fallback=["mistral/dead"]
+    )
+
+    assert (summary.exit_code, summary.success, summary.failed) == (3, 0, 0)
+    assert len([event for event in notes.events if isinstance(event, CallSent)]) <= 40
+
+
+@pytest.mark.parametrize("refusal", [(401, NOT_THIS_MODEL), (403, b'{"error":"denied"}'), (400, NO_SUCH_PARAMETER)])
+def test_a_model_that_is_refused_alone_does_not_stop_those_that_the_same_key_reaches(
+    tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    """As a gateway refuses a key for one model, and a model a parameter; the others' rows are all done."""
+    summary, notes = run_one_refused(tmp_path, ["openai/live"] * 20 + ["openai/live", "openai/dead"] * 100, refusal)
 
     assert (summary.exit_code, summary.success, summary.failed, summary.deferred) == (3, 120, 0, 100)
     assert summary.stopped_reason is not None
