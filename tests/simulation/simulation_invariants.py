@@ -297,10 +297,12 @@ class Watch:
 
     def _check_machine(self, event: Notice) -> None:
         """Claim 4: a row that lacks memory, while others are answered, stops nothing but itself."""
-        failed = [call for call in self._ended_locally() if call.ended <= self._world + event.at]
+        failed = [call for call in self._ended_locally() if call.ended <= self._world + event.at + 1e-6]
         last = failed[-1]
         before = [call for call in failed[:-1] if call.row == last.row]
-        if len({call.row for call in failed}) > 1 or not before or last.probe or self._state.get(last.route) == "open":
+        if last.phase.kind in LOCAL or last.check or last.probe or self._state.get(last.route) == "open":
+            return
+        if len({call.row for call in failed}) > 1 or not before:
             return
         since = [call for call in self._provider.sent[self._first_call :] if call.number > before[-1].number]
         if any(call.at > before[-1].ended and call.fate == "good" and call.ended < last.ended for call in since):
