@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from llmbatch.core.calls import Request
+from llmbatch.core.calls import Outcome, Request
 from llmbatch.route.account import AccountRefusals
 
 __all__ = ["RouteHistory"]
@@ -48,8 +48,9 @@ class RouteHistory:
         """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
         self.slow: set[int] = set()
         """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
-        self.failing: set[int] = set()
-        """Rows of all tenants that failed since a row, or a check of a closed circuit, passed; as many as count."""
+        self.failing: dict[int, bool] = {}
+        """Rows of all tenants that failed since a row, or a check of a closed circuit, passed, as many as count; and
+        whether each took too long."""
         self._answered_before = answered_before
         self._before: bool | None = None
         """Whether a call succeeded in an earlier run; None until it was asked."""
@@ -59,14 +60,21 @@ class RouteHistory:
         self.throttled: dict[int, str] = {}
         """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
 
-    def note_failure(self, row: int, most: int) -> None:
-        """Note that *row* failed; *most* rows are enough to know."""
-        if len(self.failing) < most:
-            self.failing.add(row)
+    def note_failure(self, row: int, outcome: Outcome, most: int) -> None:
+        """Note that *row* failed with *outcome*; *most* rows are enough to know."""
+        if outcome.code == "timeout" and len(self.slow) < most and not self.ever:
+            self.slow.add(row)
+        if row in self.failing or len(self.failing) < most:
+            self.failing[row] = outcome.code == "timeout"
 
     def fail_together(self, threshold: int) -> bool:
         """Whether at least *threshold* rows, of all tenants together, failed since anything has passed."""
         return len(self.failing) >= threshold
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether none of the rows that failed so took too long."""
+        return not any(self.failing.values())
 
     @property
     def has_good(self) -> bool:

@@ -180,10 +180,7 @@ class Judging(RouteBase):
         return self._open("timeouts" if slow else "last rows", now, confirmed=True)
 
     def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:
-        slow = self.history.slow
-        if outcome.code == "timeout" and len(slow) < self._policy.failure_threshold and not self.history.ever:
-            slow.add(call.row)
-        self.history.note_failure(call.row, self._policy.failure_threshold)
+        self.history.note_failure(call.row, outcome, self._policy.failure_threshold)
         known = self.evidence.records.get(call.row)
         if (known is None or not known.proven) and self.window.add(call.row, call.serial, self._usual.value):
             self._usual.add(1)

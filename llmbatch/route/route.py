@@ -250,7 +250,7 @@ class RouteState(Sharing):
             refused = [
                 record.last for record in held.values() if record.last.verdict in ("rejected", "account_refused")
             ]
-            if not self.history.ever and len(refused) == len(held):
+            if not self.history.ever and len(refused) == len(held) and self.history.is_prompt:
                 return list(self._stop_alone(refused[0], now))
         is_lost = self._unreached is not None and not self.is_reached
         unproven = [row for row, record in held.items() if not record.proven]

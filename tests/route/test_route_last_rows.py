@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from route_states import FAILED, GOOD, KEY_REFUSED, NO_NETWORK, TIMEOUT, Story, kinds, waiting
+import pytest
+from route_states import FAILED, GOOD, KEY_REFUSED, NO_NETWORK, REFUSED, TIMEOUT, Story, kinds, waiting
 
-from llmbatch.core.calls import Request, Route
-from llmbatch.route.decisions import CircuitMoved, Decision, Fail, OutageOver, ParkUntil, Requeue, RetryAt
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.route.decisions import (
+    CircuitMoved,
+    Decision,
+    Fail,
+    GiveUpRoute,
+    OutageOver,
+    ParkUntil,
+    Requeue,
+    RetryAt,
+    StopRun,
+)
 from llmbatch.route.history import RouteHistory
 
 
@@ -73,7 +84,7 @@ def test_few_last_rows_are_no_longer_judged_alone_where_other_tenants_fail_too()
     failed_before(story, 1)
     held(story, 1)
     assert kinds(story.route.judge_alone(story.now, 1)) == ["RetryAt"]
-    story.history.failing.update({50, 51})  # of another tenant
+    story.history.failing.update({50: False, 51: False})  # of another tenant
 
     decisions = []
     for _ in range(5):
@@ -81,6 +92,20 @@ def test_few_last_rows_are_no_longer_judged_alone_where_other_tenants_fail_too()
             decisions = story.call(1, FAILED)
 
     assert kinds(decisions) == ["CircuitMoved", "ParkUntil"]
+
+
+@pytest.mark.parametrize(("first", "stops"), [(REFUSED, True), (FAILED, True), (TIMEOUT, False)])
+def test_last_rows_of_tenants_stop_the_run_only_where_none_took_too_long(first: Outcome, stops: bool) -> None:
+    """One that took too long says nothing of the account."""
+    story, other = (Story(ever=False, is_tenant=True, failure_threshold=2) for _ in range(2))
+    other.route.history = story.route.history
+    story.route.checks.available = True
+    other.call(1, first)
+    assert kinds(story.call(2, REFUSED)) == ["HoldForEvidence"]
+
+    decisions = story.route.judge_alone(story.now, 1)
+
+    assert any(isinstance(decision, GiveUpRoute | StopRun) for decision in decisions) is stops
 
 
 def test_many_last_rows_that_failed_may_be_the_beginning_of_an_outage() -> None:
