@@ -222,7 +222,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="account_refused",
         scope="key",
         codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
-        r"|(invalid|mismatched)_organization|ip_not_authorized",
+        r"|(invalid|mismatched)_organization|ip_not_authorized|base_resp_(1004|2049)",  # the last: MiniMax
         words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
         words_in=frozenset({UNKNOWN, 400, 401, 403, 404}),
         retry=True,
@@ -306,7 +306,7 @@ BODY_RULES: tuple[Rule, ...] = (
         name="invalid parameters inside a 200 (MiniMax)",
         verdict="rejected",
         scope="row",
-        codes="base_resp_2013",
+        codes="base_resp_(1042|2013)",
         code="invalid_params",
     ),
     # Rate limit and overload.
@@ -325,7 +325,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="key",
         # The numbers: Zhipu, MiniMax.
         codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl[\w.]*|resource_exhausted|ramp_limit_exceeded"
-        r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039)",
+        r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039|1041|2045)",
         # Qianfan inside a 200: {"error_code": 18, …}; gateways that wrap another's 429 in a 400 or 500.
         words=PACE_WORDS,
         words_in=frozenset({UNKNOWN, 400, 403, 500}),

@@ -78,6 +78,9 @@ def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         missing = BadBody("no_candidates", "an answer without candidates", row=True)
         return ParsedAnswer(None, None, None) if document.get("candidates") else _blocked(document) or missing
     if endpoint == "raw":
+        base = document.get("base_resp")
+        if isinstance(base, dict) and base.get("status_code"):
+            return BadBody("error_in_200", "a success status with an error inside", document)
         return ParsedAnswer(None, read_usage(document.get("usage")), None)
     return _read_embeddings(document)
 

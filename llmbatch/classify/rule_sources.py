@@ -24,6 +24,7 @@ _ANTHROPIC = "docs.claude.com/en/api/errors"
 _GEMINI = "ai.google.dev/gemini-api/docs/rate-limits"
 _OPENROUTER = "openrouter.ai/docs/api/reference/errors-and-debugging"
 _GROQ = "console.groq.com/docs/errors"
+_MINIMAX = "platform.minimax.io/docs/api-reference/errorcode"
 _AZURE_GATEWAY = "learn.microsoft.com/azure/api-management/quota-policy"
 _HTTP = "RFC 9110, section 15"
 
@@ -53,7 +54,9 @@ SOURCES: Mapping[str, Source] = {
     "filtered": Source("UKGovernmentBEIS/inspect_ai#2267 (xAI); anthropics/claude-code#6195", "2026-11"),
     "broken generation (Groq)": Source(_GROQ, "2026-11"),
     "key expired": Source("googleapis/googleapis, google/api/error_reason.proto", "2026-11"),
-    "key refused": Source(f"{_OPENAI}; ai.google.dev/gemini-api/docs/generate-content/api-errors", "2026-11"),
+    "key refused": Source(
+        f"{_OPENAI}; ai.google.dev/gemini-api/docs/generate-content/api-errors; {_MINIMAX}", "2026-11"
+    ),
     "country or region not served": Source("google-gemini/gemini-cli#1993", "2025-06"),
     "what no provider of the model offers (OpenRouter)": Source(
         "dnakov/anon-kode#2; zed-industries/zed#36094", "2025-08"
@@ -72,7 +75,7 @@ SOURCES: Mapping[str, Source] = {
         "BigPizzaV3/CodexPlusPlus#267; adrianlyjak/obsidian-aloud-tts#114", "2026-05"
     ),
     "growing too fast (OpenAI)": Source(_OPENAI, "2026-11"),
-    "rate limit": Source(f"{_OPENAI}; anthropics/claude-code#1466 (Bedrock)", "2026-11"),
+    "rate limit": Source(f"{_OPENAI}; anthropics/claude-code#1466 (Bedrock); {_MINIMAX}", "2026-11"),
     "overloaded": Source(_ANTHROPIC, "2026-11"),
     "model down under another status (NVIDIA NIM, LM Studio)": Source(
         "Alishahryar1/free-claude-code#1012; lmstudio-ai/lmstudio-bug-tracker#932", "2026-07"

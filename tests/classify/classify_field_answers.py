@@ -39,6 +39,10 @@ def filtered(name: str, status: int, body: object, code: str = "content_filter",
     return row(name, status, body, code, row_is_bad=True, **more)
 
 
+def key(name: str, body: object, **more: object) -> Answer:
+    return spent(name, 200, body, "invalid_api_key", retry=True, **more)
+
+
 def pace(name: str, status: int, body: object, code: str, **more: object) -> Answer:
     return Answer(name, status, body, "throttled", "key", code, retry=True, **more)  # type: ignore[arg-type]
 
@@ -58,6 +62,12 @@ def error(message: str, **members: object) -> dict[str, object]:
 XAI = "The caller does not have permission to execute the specified operation"
 DENIED = "<!DOCTYPE html><html><head><title>{}</title></head><body>Ray ID</body></html>"
 MINIMAX = {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}
+
+
+def minimax(number: int, message: str) -> dict[str, object]:
+    return {"choices": None, "base_resp": {"status_code": number, "status_msg": message}}
+
+
 PAGE_404 = "<html><head><title>Error</title></head><body><pre>Cannot POST /v2/chat</pre></body></html>"
 DASHSCOPE = (
     "You exceeded your current quota, please check your plan and billing details. See "
@@ -319,6 +329,20 @@ FIELD = [
         "Ollama's memory", 500, error("model requires more system memory (9.1 GiB) than is available"), "not_supported"
     ),
     row("MiniMax, parameters", 200, {"choices": None, "base_resp": {"status_code": 2013, "status_msg": "no"}}, BAD),
+    # MiniMax's codes inside a 200: a refused key was an outage, which the run waited for.
+    key("MiniMax, no key", minimax(1004, "login fail: Please carry the API secret key in the header")),
+    key("MiniMax, wrong key", minimax(2049, "invalid api key")),
+    key("MiniMax, key without choices", {"base_resp": {"status_code": 1004, "status_msg": "token not match group"}}),
+    key("MiniMax, key of a row sent as it is", minimax(1004, "login fail"), endpoint="raw"),
+    key("MiniMax, key and embeddings", {"vectors": None, **minimax(2049, "x")}, endpoint="embeddings"),
+    spent("MiniMax, balance", 200, minimax(1008, "insufficient balance")),
+    pace("MiniMax, rate", 200, minimax(1002, "rate limit"), PACE),
+    pace("MiniMax, tokens", 200, minimax(1039, "token limit"), PACE),
+    pace("MiniMax, connections", 200, minimax(1041, "conn limit"), PACE),
+    pace("MiniMax, growth", 200, minimax(2045, "rate growth limit"), PACE),
+    filtered("MiniMax, input", 200, minimax(1026, "input new_sensitive")),
+    filtered("MiniMax, output", 200, minimax(1027, "output new_sensitive")),
+    row("MiniMax, characters", 200, minimax(1042, "invisible character ratio limit"), BAD),
     # Waits in words.
     pace("Gemini's hours", 429, error("Your quota will reset after 8h44m7s."), "http_429", retry_after=31447.0),
     pace("GitHub Models", 429, error("Please wait 36 seconds before retrying."), "http_429", retry_after=36.0),
