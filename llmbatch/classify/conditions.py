@@ -50,7 +50,7 @@ def is_pace_called_quota(facts: Facts) -> bool:
     return (
         any(re.fullmatch(MONEY_CODES, code, re.IGNORECASE) for code in facts.codes)
         and facts.says(pace)
-        and not facts.says(r"per[ -](day|month)\b|daily|monthly")
+        and not facts.says(r"per[ -](day|month)\b|daily|monthly|\b[TRI]PD\b")
     )
 
 

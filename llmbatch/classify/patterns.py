@@ -103,7 +103,8 @@ CLOSED_WORDS = _any(
     r"账[号户](?:已|被)(?:停用|冻结|封禁|锁定|注销)",
 )
 
-_PERIOD = r"(?:\b(?:daily|weekly|monthly)|(?:\bper[ -]|/ ?|\ba )(?:day|week|month))\b"
+# Kimi: "request reached TPD rate limit, current: 1500123, limit: 1500000"; Groq and others: RPD, IPD for images.
+_PERIOD = r"(?:\b(?:daily|weekly|monthly|[TRI]PD)|(?:\bper[ -]|/ ?|\ba )(?:day|week|month))\b"
 
 LONG_QUOTA_WORDS = _any(
     # Cohere: "limited to 1000 API calls / month"; OpenRouter: "free-models-per-day"; Bedrock: "Too many tokens per
@@ -310,7 +311,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
             "账",
         )
     ),
-    LONG_QUOTA_WORDS: ("day", "daily", "week", "month"),
+    LONG_QUOTA_WORDS: ("day", "daily", "week", "month", "tpd", "rpd", "ipd"),
     NO_QUOTA_WORDS: ("limit", "quota"),
     MODEL_WORDS: ("model", "provider", "throughput", "模型"),
     MODEL_DOWN_WORDS: ("degraded", "crashed"),

@@ -77,6 +77,8 @@ SUSPENDED = "Account acme is suspended, possibly due to reaching the spending li
 VERTEX = [{"@type": "x/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_EXPIRED"}]
 BUDGET = "Budget has been exceeded! Current cost: 0.02, Max budget: 0.01"
 KIMI = "Your account org-1 <ak-1> is suspended due to insufficient balance, please recharge your account"
+KIMI_DAY = "Your account org-1 <ak-1> request reached TPD rate limit, current: 1500123, limit: 1500000"
+SPENT, EXCEEDED = "quota_exhausted", "exceeded_current_quota_error"
 XAI_SPENT = "Your team has either used all available credits or reached its monthly spending limit."
 QUOTA = "Out of call volume quota. Quota will be replenished in 02:13:44."
 JSON_FAILED = {"code": "json_validate_failed", "failed_generation": "{"}
@@ -343,6 +345,14 @@ FIELD = [
     filtered("MiniMax, input", 200, minimax(1026, "input new_sensitive")),
     filtered("MiniMax, output", 200, minimax(1027, "output new_sensitive")),
     row("MiniMax, characters", 200, minimax(1042, "invisible character ratio limit"), BAD),
+    # A quota of a day in abbreviations was a rate limit, and the run waited all night.
+    spent("Kimi's day", 429, error(KIMI_DAY, type="rate_limit_reached_error"), SPENT),
+    spent("requests of a day", 429, error("Rate limit exceeded: RPD limit 200, used 200"), SPENT),
+    spent("images of a day", 429, error("You have exceeded the IPD of your plan"), SPENT),
+    spent("a day by a code of money", 429, error(KIMI_DAY, type=EXCEEDED), EXCEEDED),
+    pace("Kimi's day with a wait", 429, error(f"{KIMI_DAY}, try again after 60 seconds"), "http_429", retry_after=60.0),
+    pace("Kimi's tokens", 429, error(KIMI_DAY.replace("TPD", "TPM")), "http_429"),
+    pace("Kimi's requests", 429, error(KIMI_DAY.replace("TPD", "RPM")), "http_429"),
     # Waits in words.
     pace("Gemini's hours", 429, error("Your quota will reset after 8h44m7s."), "http_429", retry_after=31447.0),
     pace("GitHub Models", 429, error("Please wait 36 seconds before retrying."), "http_429", retry_after=36.0),
