@@ -9,16 +9,16 @@ import re
 
 from llmbatch.classify.safe_text import token
 
-__all__ = ["LENGTH_WORDS", "abnormal_end", "withheld"]
+__all__ = ["LENGTH_WORDS", "abnormal_end", "ends_by_row", "withheld"]
 
 LENGTH_WORDS = (
     r"length|max_?length|max_?\w{0,20}tokens(?:_\w{1,20})?|token_limit\w{0,20}|model_length"
-    r"|(?:model_)?context_(?:window|length)\w{0,20}"
+    r"|(?:model_)?context_(?:window|length)\w{0,20}|error_limit"
 )
 """A pattern of the finish reasons that say that a token limit cut the answer, in any case.
 
 OpenAI ``length`` and ``max_output_tokens``, Anthropic ``max_tokens`` and ``model_context_window_exceeded``, Gemini
-``MAX_TOKENS``, Mistral ``model_length``.
+``MAX_TOKENS``, Mistral ``model_length``, Cohere ``ERROR_LIMIT`` (of the context).
 """
 
 _is_length = re.compile(LENGTH_WORDS, re.IGNORECASE).fullmatch
@@ -41,12 +41,20 @@ def abnormal_end(finish: str | None) -> str | None:
 
 
 _is_refusal = re.compile("refusal|refused", re.IGNORECASE).fullmatch
-# OpenAI, Azure; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
+# OpenAI, Azure; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock; Cohere's ERROR_TOXIC.
 _is_filter = re.compile(
     r"content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
-    r"|\w*guardrail\w*|content_policy\w*|moderation",
+    r"|\w*guardrail\w*|content_policy\w*|moderation|(?:error_)?toxic\w{0,20}",
     re.IGNORECASE,
 ).fullmatch
+
+
+_is_of_row = re.compile(r"error_(?:toxic\w{0,20}|limit)", re.IGNORECASE).fullmatch
+
+
+def ends_by_row(finish: str | None) -> bool:
+    """Whether *finish* is called an error, but comes again for the same row: too long, or filtered (Cohere)."""
+    return _is_of_row(finish or "") is not None
 
 
 def withheld(finish: str | None, *, is_refusal: bool) -> tuple[str, str]:

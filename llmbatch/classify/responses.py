@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmbatch.classify.finish_reasons import ends_by_row
 from llmbatch.classify.usage import read_usage
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
@@ -97,7 +98,9 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
         return BadBody("error_in_200", "a success status with an error inside", {"error": choice["error"]})
     finish = _string(choice.get("finish_reason"))
     if finish not in _GOOD_ENDS or "native_finish_reason" in choice:
-        broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
+        native = _string(choice.get("native_finish_reason"))
+        finish = native if ends_by_row(native) else finish
+        broken = _broken_off(finish) or _broken_off(native)
         if broken is not None:
             return broken
     text = text_of(choice, finish)
@@ -142,7 +145,7 @@ _GOOD_ENDS = frozenset(
 
 def _broken_off(finish: str | None) -> BadBody | None:
     """Why an answer with finish reason *finish* is not a success, None if it is one."""
-    if finish is None or finish in _GOOD_ENDS:
+    if finish is None or finish in _GOOD_ENDS or ends_by_row(finish):
         return None
     if _slip_end(finish):
         return BadBody("malformed_answer", f"the model's answer broke off ({finish[:60]})", row=True)

@@ -40,6 +40,7 @@ def message(finish: str | None, *content: JSON) -> JSON:
 
 OUTPUT_TEXT: JSON = {"type": "output_text", "text": "some"}
 TEXT: JSON = {"type": "text", "text": "some"}
+CHOICE: dict[str, JSON] = {"message": {"role": "assistant", "content": "half"}}
 
 
 @pytest.mark.parametrize(
@@ -192,3 +193,35 @@ def test_tool_calls_images_and_vectors_are_no_answers_without_text(endpoint: str
     outcome = judge(endpoint, body)
 
     assert (outcome.verdict, outcome.text) == ("success", None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("chat", chat("ERROR_TOXIC", content="half")),
+        ("chat", chat("error_toxic", content=None)),
+        ("chat", {"choices": [{**CHOICE, "finish_reason": "error", "native_finish_reason": "ERROR_TOXIC"}]}),
+        ("completions", completion("ERROR_TOXIC", "half")),
+        ("responses", response("error_toxic", OUTPUT_TEXT)),
+        ("messages", message("ERROR_TOXIC", TEXT)),
+    ],
+)
+def test_a_toxic_answer_was_resent_as_if_the_provider_had_broken_it_off(endpoint: str, body: JSON) -> None:
+    """Cohere calls its filter an error; the row fails at once, paid once."""
+    outcome = judge(endpoint, body)
+
+    assert (outcome.verdict, outcome.code, outcome.row_is_bad) == ("rejected", "content_filter", True)
+    assert outcome.retry is False
+
+
+@pytest.mark.parametrize("finish", ["ERROR_LIMIT", "error_limit"])
+def test_an_answer_that_filled_the_context_was_resent_as_if_the_provider_had_broken_it_off(finish: str) -> None:
+    """Cohere calls the limit of the context an error; the answer is cut like any other."""
+    outcome = judge("chat", chat(finish, content="some"))
+
+    assert (outcome.verdict, outcome.finish_reason, outcome.text) == ("success", "length", "some")
+
+
+def test_an_error_of_the_provider_is_still_no_end() -> None:
+    """Cohere's plain ``ERROR`` is resent."""
+    assert judge("chat", chat("ERROR", content="half")).verdict == "failure"
