@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmbatch.classify.responses import BadBody
+from llmbatch.classify.responses import BadBody, names_error
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = ["assemble", "read_stream"]
@@ -46,7 +46,7 @@ def read_stream(text: str) -> JSON | BadBody:
                 document = parse(value.strip())
             except RawJsonError:
                 document = {"error": value.strip()}
-            if event == "error" or (isinstance(document, dict) and document.get("error")):
+            if event == "error" or (isinstance(document, dict) and names_error(document.get("error"))):
                 return document
         elif not field:
             event = ""

@@ -16,7 +16,7 @@ from llmbatch.classify.usage import read_usage
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["BadBody", "ParsedAnswer", "read_success"]
+__all__ = ["BadBody", "ParsedAnswer", "names_error", "read_success"]
 
 
 @dataclass(slots=True)
@@ -54,13 +54,18 @@ def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
     """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
     if not isinstance(document, dict):
         return BadBody("invalid_body", "the answer is not a JSON object", document)
-    if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
+    if names_error(document.get("error")) or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
     read = _read(endpoint, document)
     if isinstance(read, BadBody) and read.error is None and not _ERROR_MEMBERS.isdisjoint(document):
         # A message or code of the provider's own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
     return read
+
+
+def names_error(error: JSON) -> bool:
+    """Whether *error*, the member of an answer, says anything: gateways send ``{"code": 0, "message": ""}`` if not."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 _ERROR_MEMBERS = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
@@ -94,7 +99,7 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return BadBody("no_choices", "a success status without choices")
-    if choice.get("error"):
+    if names_error(choice.get("error")):
         return BadBody("error_in_200", "a success status with an error inside", {"error": choice["error"]})
     finish = _string(choice.get("finish_reason"))
     if finish not in _GOOD_ENDS or "native_finish_reason" in choice:

@@ -9,7 +9,7 @@ import re
 import zlib
 
 from llmbatch.classify.event_stream import read_stream
-from llmbatch.classify.responses import BadBody
+from llmbatch.classify.responses import BadBody, names_error
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = ["MAX_KEPT", "AnswerBody"]
@@ -102,7 +102,7 @@ class AnswerBody:
             document = parse(data.decode()) if data else None
         except (RawJsonError, UnicodeDecodeError):
             return None
-        if isinstance(document, dict) and (document.get("error") or document.get("type") == "error"):
+        if isinstance(document, dict) and (names_error(document.get("error")) or document.get("type") == "error"):
             return document
         return None
 

@@ -10,7 +10,7 @@ from llmbatch.classify.error_bodies import ErrorBody, plain_message, read_error_
 from llmbatch.classify.event_stream import read_stream
 from llmbatch.classify.responses import BadBody, ParsedAnswer, read_success
 from llmbatch.core.calls import Usage, UsageDetails
-from llmbatch.core.raw_json import JSON
+from llmbatch.core.raw_json import JSON, dumps
 
 ENDPOINTS = ["chat", "completions", "responses", "embeddings", "messages"]
 
@@ -425,3 +425,38 @@ def test_any_document_is_either_an_answer_or_sick(endpoint: str, document: JSON)
         assert read.code
     assert isinstance(complaint.message, str)
     assert complaint.status is None or 400 <= complaint.status <= 599
+
+
+@pytest.mark.parametrize(
+    "hollow",
+    [
+        {"code": 0, "message": ""},
+        {"code": None, "message": None},
+        {"code": "", "message": "", "details": [], "retry": False},
+        {},
+    ],
+    ids=str,
+)
+def test_an_error_without_content_beside_an_answer_failed_the_answer(hollow: JSON) -> None:
+    """Gateways fill in a member for the error that there is not; the answer is whole and was paid for."""
+    beside = read_success("chat", chat({"content": "hi"}, error=hollow))
+    within = read_success("chat", {"choices": [{"message": {"content": "hi"}, "error": hollow}]})
+    event = {"choices": [{"delta": {"content": "hi"}}], "error": hollow}
+
+    assert isinstance(beside, ParsedAnswer)
+    assert isinstance(within, ParsedAnswer)
+    assert (beside.text, within.text) == ("hi", "hi")
+    streamed = read_stream(f"data: {dumps(event)}\n\ndata: [DONE]\n\n")
+    assert isinstance(streamed, BadBody)
+    assert streamed.code == "unexpected_stream"
+
+
+@pytest.mark.parametrize("error", [{"code": 0, "message": "x"}, {"code": 7}, "x", True, ["x"]], ids=str)
+def test_an_error_that_says_anything_fails_the_answer(error: JSON) -> None:
+    """A number or a word is enough."""
+    assert isinstance(read_success("chat", chat({"content": "hi"}, error=error)), BadBody)
+
+
+def test_an_error_without_content_is_no_answer_either() -> None:
+    """Without an answer beside it nothing is there to keep."""
+    assert isinstance(read_success("chat", {"error": {"code": 0, "message": ""}}), BadBody)
