@@ -110,7 +110,7 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     )
 
 
-def classify_document(endpoint: str, document: JSON) -> Outcome | None:
+def classify_document(endpoint: str, document: JSON, *, mask: Masker = str) -> Outcome | None:
     """Classify *document*, a parsed body that came with a success status; None if it is a success. Raises nothing.
 
     *endpoint*: as for :func:`classify_reply`; also ``candidates``, and ``raw``, of which only an error is understood.
@@ -118,7 +118,7 @@ def classify_document(endpoint: str, document: JSON) -> Outcome | None:
     read = read_success(endpoint, document)
     if not isinstance(read, BadBody):
         return None
-    return _classify_failure(200, {}, _Body("", document, False), str, bad_body=read)
+    return _classify_failure(200, {}, _Body("", document, False), mask, bad_body=read)
 
 
 def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:

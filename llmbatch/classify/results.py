@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from llmbatch.classify.classify import classify_document, classify_reply
 from llmbatch.classify.client_errors import is_client_type
+from llmbatch.classify.safe_text import Masker
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
@@ -31,31 +32,32 @@ _ERROR_NAMES = frozenset(
 _ERROR_MEMBERS = ("code", "type", "message", "status", "param")
 
 
-def classify_result(result: object) -> Outcome | None:
+def classify_result(result: object, *, mask: Masker = str) -> Outcome | None:
     """Classify *result* if it is a provider's failing answer; None if it is not. Raises nothing.
 
     Understands bodies (dictionaries, JSON text), objects of SDKs, and responses of HTTP clients with any status.
+    *mask* masks the keys in a text.
     """
     if isinstance(result, str | bytes):
         document = _error_text(result)
-        return None if document is None else classify_document("raw", document)
+        return None if document is None else classify_document("raw", document, mask=mask)
     if isinstance(result, dict):
-        return _classify_document(result, foreign=type(result) is not dict)
+        return _classify_document(result, mask, foreign=type(result) is not dict)
     response = _reply_of(result)
-    return classify_answer(result) if response is None else _classify_response(response)
+    return classify_answer(result, mask=mask) if response is None else _classify_response(response, mask)
 
 
-def classify_answer(result: object) -> Outcome | None:
+def classify_answer(result: object, *, mask: Masker = str) -> Outcome | None:
     """Like :func:`classify_result`, for the objects of SDKs only."""
     foreign = is_client_type(type(result))
     document = _dump(result)
     if document is not None:
-        return _classify_document(document, foreign=foreign)
+        return _classify_document(document, mask, foreign=foreign)
     error = _get(result, "error") if foreign else None
     if not error:
         return None
     inner: JSON = error if isinstance(error, str | dict) else _error_members(error)
-    return classify_document("raw", {"error": inner})
+    return classify_document("raw", {"error": inner}, mask=mask)
 
 
 def endpoint_of(document: Mapping[str, JSON]) -> str | None:
@@ -75,14 +77,14 @@ def endpoint_of(document: Mapping[str, JSON]) -> str | None:
     return "embeddings" if document.get("object") == "list" and "data" in document else None
 
 
-def _classify_document(document: dict[str, JSON], *, foreign: bool) -> Outcome | None:
+def _classify_document(document: dict[str, JSON], mask: Masker, *, foreign: bool) -> Outcome | None:
     """Classify a body; *foreign*: its class is an SDK's, so that an ``error`` in it is not the program's own."""
     endpoint = endpoint_of(document)
     if endpoint is None and not foreign:
         is_error = isinstance(document.get("error"), dict) or document.keys() <= _ERROR_NAMES
         if not is_error or not (document.get("error") or document.get("type") == "error"):
             return None
-    return classify_document(endpoint or "raw", document)
+    return classify_document(endpoint or "raw", document, mask=mask)
 
 
 def _error_members(error: object) -> dict[str, JSON]:
@@ -121,9 +123,9 @@ def _reply_of(result: object) -> Reply | None:
     return Reply(status, names, content if isinstance(content, bytes) else b"")
 
 
-def _classify_response(reply: Reply) -> Outcome | None:
+def _classify_response(reply: Reply, mask: Masker) -> Outcome | None:
     if not 200 <= reply.status < 300:
-        return classify_reply(reply, endpoint="raw", mask=str)
+        return classify_reply(reply, endpoint="raw", mask=mask)
     if not reply.body or "event-stream" in reply.headers.get("content-type", ""):
         return None  # not read, empty by intent, or a stream
     try:
@@ -131,7 +133,7 @@ def _classify_response(reply: Reply) -> Outcome | None:
     except RawJsonError:
         document = None
     endpoint = endpoint_of(document) if isinstance(document, dict) else None
-    outcome = classify_reply(reply, endpoint=endpoint or "raw", mask=str)
+    outcome = classify_reply(reply, endpoint=endpoint or "raw", mask=mask)
     return None if outcome.verdict == "success" else replace(outcome, body=None)
 
 

@@ -15,6 +15,7 @@ from llmbatch.core.calls import Endpoint
 __all__ = [
     "CHECKED",
     "ENDPOINTS",
+    "KEY_VARIABLES",
     "POOL_PREFIX",
     "PROVIDERS",
     "Auth",
@@ -355,6 +356,11 @@ _TABLE = (
 )
 
 PROVIDERS: Mapping[str, KnownProvider] = MappingProxyType({provider.name: provider for provider in _TABLE})
+
+KEY_VARIABLES: frozenset[str] = frozenset(
+    name for provider in _TABLE for name in (provider.key_env, provider.other_key_env) if name
+)
+"""The environment variables of all providers' keys."""
 
 
 def split_model(name: str) -> tuple[KnownProvider | None, str]:

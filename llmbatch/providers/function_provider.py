@@ -15,6 +15,7 @@ from llmbatch.classify.classify import classify_exception
 from llmbatch.classify.client_errors import is_client_type
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.results import classify_answer
+from llmbatch.classify.safe_text import Masker, safe_body
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, parse
@@ -37,7 +38,8 @@ class FunctionProvider:
     The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
     ``id``. ``ping_row`` is what it is called with as a health check; without one it is not pinged. ``threads`` bounds
     the threads of a function that is not async. ``judge_error`` and ``judge_result`` may change how what it raised or
-    returned is classified; they must not raise.
+    returned is classified; they must not raise. *mask* masks the keys in all that is written to a result; the object
+    that the function returned stays what it is.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not a function.
     """
@@ -51,11 +53,13 @@ class FunctionProvider:
         threads: int = 40,
         judge_error: _Judge | None = None,
         judge_result: _Judge | None = None,
+        mask: Masker = str,
     ) -> None:
         self._call = FunctionCall(fn, threads=threads)
         self._ping_row = ping_row
         self._judge_error = judge_error
         self._judge_result = judge_result
+        self._mask = mask
         label = name or function_name(fn)
         self._json = ResultJson(label)
         self._route = Route(label=label, account=label)
@@ -117,25 +121,38 @@ class FunctionProvider:
         self._call.close()
 
     def _failed(self, error: Exception, value: object) -> Outcome:
-        outcome = classify_exception(error, asked=_shown(value))
-        return outcome if self._judge_error is None else self._judge_error(error, outcome)
+        outcome = classify_exception(error, mask=self._mask, asked=_shown(value))
+        return self._masked(outcome if self._judge_error is None else self._judge_error(error, outcome))
 
     def _succeeded(self, result: object) -> Outcome:
         failed = self._unread(result) if is_stream(result) else None
         if failed is not None and self._judge_result is None:
             return failed
-        body = self._json.encode(result)
+        encoded = self._json.encode(result)
         read = ResultFacts()
         with contextlib.suppress(Exception):  # a foreign object may raise anything as it is read
-            read = read_result(result, body)
+            read = read_result(result, encoded)
         text, usage, finish = read
+        body, text = safe_body(encoded, self._mask), None if text is None else self._mask(text)
         success = Outcome("success", status=200, body=body, text=text, usage=usage, value=result, finish_reason=finish)
         if failed is None and is_client_type(type(result)):
-            failed = classify_answer(result)
+            failed = classify_answer(result, mask=self._mask)
         outcome = success if failed is None else replace(failed, body=body, usage=usage)
         if self._judge_result is not None:
             outcome = self._judge_result(result, outcome)
-        return success if outcome.verdict == "success" else outcome
+        return success if outcome.verdict == "success" else self._masked(outcome)
+
+    def _masked(self, outcome: Outcome) -> Outcome:
+        """*outcome* without keys in what is written of it: attributes of a foreign exception may hold any."""
+        mask = self._mask
+        return replace(
+            outcome,
+            code=mask(outcome.code),
+            message=mask(outcome.message),
+            hint=mask(outcome.hint),
+            request_id=None if outcome.request_id is None else mask(outcome.request_id),
+            body=None if outcome.body is None else safe_body(outcome.body, mask),
+        )
 
     def _unread(self, stream: object) -> Outcome:
         """The outcome of a row for which the function returned a stream, which it has to read itself."""

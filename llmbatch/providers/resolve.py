@@ -20,7 +20,7 @@ from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.headers import Headers, check_headers, expand_headers
 from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
-from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, KnownProvider, split_model
+from llmbatch.providers.catalog import ENDPOINTS, KEY_VARIABLES, PROVIDERS, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
 from llmbatch.providers.misnamed import Misnamed, find_misnamed, provider_alone, unknown_scenario
 from llmbatch.providers.urls import (
@@ -169,8 +169,7 @@ class Resolver:
         self._targets: dict[tuple[str | None, Endpoint | None, bool, str], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         """The few sets of headers of a run: one object each, however many models there are."""
-        keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
-        keys.add(connection.api_key_env or "")
+        keys = {*KEY_VARIABLES, connection.api_key_env or ""}
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
         self._added, of_headers = expand_headers(_checked(connection.headers), connection.environ)
         secrets += of_headers

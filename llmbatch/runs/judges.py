@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from llmbatch.breaker.classify import ErrorJudge, Judgement, ResultJudge, as_judgement
 from llmbatch.classify.results import classify_result
-from llmbatch.classify.safe_text import shorten
+from llmbatch.classify.safe_text import Masker, shorten
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import UsageError
 
@@ -44,34 +45,35 @@ def check_judge(name: str, judge: object) -> None:
         raise UsageError(f"{name} is {judge!r:.80}, not a function", hint=f"such as {name}=judge_llm_error")
 
 
-def error_judge(judge: ErrorJudge | None) -> Callable[[Any, Outcome], Outcome] | None:
-    """A function that classifies an exception with *judge*; None: as usual."""
+def error_judge(judge: ErrorJudge | None, mask: Masker = str) -> Callable[[Any, Outcome], Outcome] | None:
+    """A function that classifies an exception with *judge*; None: as usual. *mask* masks keys in what it says."""
     if judge is None or _is_own(judge):  # without a judge, the rules are the same
         return None
-    return _Judge("judge_error", judge)
+    return _Judge("judge_error", judge, mask)
 
 
-def result_judge(judge: ResultJudge | None) -> Callable[[Any, Outcome], Outcome] | None:
-    """A function that classifies a returned object with *judge*; None: all are successes."""
+def result_judge(judge: ResultJudge | None, mask: Masker = str) -> Callable[[Any, Outcome], Outcome] | None:
+    """A function that classifies a returned object with *judge*; None: all are successes. *mask* masks keys."""
     if judge is None:
         return None
-    return _judge_llm_result if _is_own(judge) else _Judge("judge_result", judge)
+    return partial(_judge_llm_result, mask) if _is_own(judge) else _Judge("judge_result", judge, mask)
 
 
 def _is_own(judge: object) -> bool:
     return getattr(judge, "__module__", "") == _OWN_JUDGES
 
 
-def _judge_llm_result(result: Any, usual: Outcome) -> Outcome:
-    outcome = classify_result(result)
+def _judge_llm_result(mask: Masker, result: Any, usual: Outcome) -> Outcome:
+    outcome = classify_result(result, mask=mask)
     return usual if outcome is None else replace(outcome, body=usual.body, usage=outcome.usage or usual.usage)
 
 
 class _Judge:
     """Applies one judge. A judge that raises leaves the outcome as it is; the first exception is logged."""
 
-    def __init__(self, name: str, judge: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, judge: Callable[[Any], Any], mask: Masker) -> None:
         self._name = name
+        self._mask = mask
         self._is_of_results = name == "judge_result"
         self._judge = judge
         self._is_logged = False
@@ -84,7 +86,7 @@ class _Judge:
             judgement = as_judgement(said)
             if judgement.verdict == "success" and self._is_of_results:
                 return Outcome("success")
-            return _judged(judgement, usual)
+            return _judged(judgement, usual, self._mask)
         except Exception as error:  # noqa: BLE001 - a judge is the user's, and a call that was paid for is at stake
             if not self._is_logged:
                 self._is_logged = True
@@ -92,14 +94,14 @@ class _Judge:
             return usual
 
 
-def _judged(said: Judgement, usual: Outcome) -> Outcome:
+def _judged(said: Judgement, usual: Outcome, mask: Masker) -> Outcome:
     """*usual* with the verdict, wait, status and message that a judge named."""
     outcome = usual if usual.verdict in _AGREES[said.verdict] else _outcome_of(said, usual)
     named = {
         "retry_after": said.retry_after,
         "status": said.status,
         "request_id": said.request_id,
-        "message": shorten(said.message) or None,
+        "message": shorten(mask(said.message)) or None,
     }
     return replace(outcome, **{name: value for name, value in named.items() if value is not None})  # type: ignore[arg-type]
 

@@ -170,19 +170,24 @@ class ProviderArguments:
         return CachingProvider(provider, self.cache, require_finish=self.require_finish, admit=admit, warn=warn)
 
     def _of_function(self, threads: int) -> Provider:
+        from llmbatch.core.secrets import Mask
+        from llmbatch.providers.catalog import KEY_VARIABLES
         from llmbatch.providers.function_provider import FunctionProvider
 
+        names = (*KEY_VARIABLES, self.api_key_env or "")
+        mask = Mask(self.environ[name] for name in names if self.environ.get(name))
         judge_error = judge_result = None
         if self.judge_error is not None or self.judge_result is not None:
             from llmbatch.runs.judges import check_judge, error_judge, result_judge
 
             check_judge("judge_error", self.judge_error)
             check_judge("judge_result", self.judge_result)
-            judge_error, judge_result = error_judge(self.judge_error), result_judge(self.judge_result)
+            judge_error, judge_result = error_judge(self.judge_error, mask), result_judge(self.judge_result, mask)
         return FunctionProvider(
             cast("RowFunction", self.model),
             ping_row=self.canary,
             threads=threads,
             judge_error=judge_error,
             judge_result=judge_result,
+            mask=mask,
         )

@@ -15,6 +15,7 @@ from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
+from llmbatch.core.secrets import Mask
 from llmbatch.providers.function_provider import FunctionProvider
 
 
@@ -413,3 +414,14 @@ async def test_an_sdk_object_without_text_has_an_empty_one() -> None:
     tool = await called(answering(content=None, tool_calls=[{}]))
 
     assert (empty.text, tool.text) == ("", None)
+
+
+async def test_a_key_in_the_words_of_a_lost_connection_is_masked() -> None:
+    """Such words are those of the client below, and may hold its headers."""
+
+    async def lose(row: object) -> NoReturn:
+        raise RuntimeError("wrapped") from ConnectionResetError("lost after Authorization: Bearer sk-secret-key")
+
+    outcome = await called(lose, mask=Mask(["sk-secret-key"]))
+
+    assert (outcome.verdict, outcome.message) == ("failure", "lost after Authorization: Bearer ***")
