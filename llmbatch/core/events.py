@@ -105,7 +105,8 @@ class CallEnded:
     """A request was answered, failed, or was canceled (``verdict`` None).
 
     ``cost_usd``: what it cost, US$; None if that is unknown, or if there is no answer to pay for. ``at_risk_usd``: the
-    most that it can have cost if it was sent and got no answer, which the provider may bill all the same.
+    most that it can have cost if it was sent and got no answer, which the provider may bill all the same, or one that
+    names no tokens.
     """
 
     at: float

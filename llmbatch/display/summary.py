@@ -122,9 +122,12 @@ def cost_facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.cost_usd is not None:
         unpriced = f", and {plural(summary.unpriced_calls, 'call')} of unknown price" if summary.unpriced_calls else ""
         facts.append(("cost", f"{usd(summary.cost_usd)}{unpriced}"))
-    if summary.unanswered_calls:
-        calls = plural(summary.unanswered_calls, "call")
-        facts.append(("unanswered", f"{calls} got no answer and may be billed: {usd(summary.at_risk_usd)} at most"))
+    unanswered = f"{plural(summary.unanswered_calls, 'call')} got no answer" if summary.unanswered_calls else ""
+    unmetered = f"{plural(summary.unmetered_calls, 'answer')} named no tokens" if summary.unmetered_calls else ""
+    if unanswered or unmetered:
+        calls = f"{unanswered}, {unmetered}; both" if unanswered and unmetered else f"{unanswered or unmetered} and"
+        label = "unanswered" if unanswered else "no usage"
+        facts.append((label, f"{calls} may be billed: {usd(summary.at_risk_usd)} at most"))
     return facts
 
 

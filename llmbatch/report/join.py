@@ -66,6 +66,7 @@ def join_summaries(
         cost_usd=sum(costs, Decimal(0)) if costs else None,
         unpriced_calls=sum(one.unpriced_calls for one in summaries),
         unanswered_calls=sum(one.unanswered_calls for one in summaries),
+        unmetered_calls=sum(one.unmetered_calls for one in summaries),
         at_risk_usd=sum((one.at_risk_usd for one in summaries), Decimal(0)),
         duration_s=duration_s,
         rows_per_s=this_run / duration_s if duration_s > 0.05 else 0.0,

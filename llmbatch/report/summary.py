@@ -69,8 +69,10 @@ class Summary:
     """Calls of this run whose answers have no known price."""
     unanswered_calls: int = 0
     """Calls of this run that were sent and got no answer, such as those to a provider that was down."""
+    unmetered_calls: int = 0
+    """Calls of this run whose answers name no tokens, so that their cost is unknown."""
     at_risk_usd: Decimal = Decimal(0)
-    """What those can have cost at most, if the provider bills them all the same."""
+    """What the calls without an answer or without tokens can have cost at most, if the provider bills them."""
     duration_s: float
     rows_per_s: float
     """Rows of this run over its duration."""
@@ -161,6 +163,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advising: Notice | None) -> Su
         cost_usd=last.spending.cost_usd,
         unpriced_calls=last.spending.unpriced_calls,
         unanswered_calls=last.spending.unanswered_calls,
+        unmetered_calls=last.spending.unmetered_calls,
         at_risk_usd=last.spending.at_risk_usd,
         duration_s=last.elapsed_s,
         paused_s=last.paused_s,

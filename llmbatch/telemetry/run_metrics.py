@@ -85,7 +85,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "cost_at_risk",
             "counter",
-            "The most that requests without an answer can have cost, in US dollars, if they are billed.",
+            "The most that requests without an answer or tokens can have cost, in US dollars, if they are billed.",
             unit="usd",
         ),
         Metric("eta", "gauge", "Time left at the present speed; missing while that is not known.", unit="seconds"),

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,22 @@ def test_truncated_rows_need_more_tokens() -> None:
     assert text.endswith(
         f"to send the failed rows again, with a larger max_tokens (in the rows, or -P max_tokens=N --force): {again}"
     )
+
+
+@pytest.mark.parametrize(
+    ("unanswered", "unmetered", "line"),
+    [
+        (3, 0, "unanswered    3 calls got no answer and may be billed: US$ 0.049 at most"),
+        (0, 6, "no usage      6 answers named no tokens and may be billed: US$ 0.049 at most"),
+        (1, 1, "unanswered    1 call got no answer, 1 answer named no tokens; both may be billed: US$ 0.049 at most"),
+    ],
+)
+def test_answers_without_tokens_were_told_as_calls_without_an_answer(
+    unanswered: int, unmetered: int, line: str
+) -> None:
+    """Each kind by its own name, and what both can cost together."""
+    summary = replace(SUMMARY, unanswered_calls=unanswered, unmetered_calls=unmetered, at_risk_usd=Decimal("0.049"))
+
+    text = printed(summary)
+
+    assert line in text

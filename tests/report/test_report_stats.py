@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from decimal import Decimal
 from typing import Literal, get_args
 
 import pytest
@@ -489,3 +490,18 @@ def test_an_estimated_limit_is_told_as_one() -> None:
 
     stats.observe(LimitLearned(2.0, "fine", "requests", 60.0, 60.0, "refusal"))
     assert stats.snapshot().routes[0].learned_limits == ("60 requests a minute",)
+
+
+def test_answers_without_tokens_were_counted_as_calls_without_an_answer() -> None:
+    """Both may be billed, but only a call without any status got no answer."""
+    risk = Decimal("0.01")
+    lost = CallEnded(1.0, ROUTE, 1, False, "failure", "timeout", "", None, 0.5, 0, 0, 1, None, risk)
+    canceled = CallEnded(1.0, ROUTE, 2, False, None, "", "", None, 0.5, 0, 0, 2, None, risk)
+    good = CallEnded(1.0, ROUTE, 3, False, "success", "", "", 200, 0.5, 0, 0, 3, None, risk)
+    broken = CallEnded(1.0, ROUTE, 4, False, "failure", "error_toxic", "", 200, 0.5, 0, 0, 4, None, risk)
+    unspoken = CallEnded(1.0, ROUTE, 5, False, "success", "", "", None, 0.5, 0, 0, 5, None, risk)
+
+    spending = fold(started(total=5), lost, canceled, good, broken, unspoken).snapshot().spending
+
+    assert (spending.unanswered_calls, spending.unmetered_calls) == (2, 3)
+    assert spending.at_risk_usd == 5 * risk
