@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -23,9 +23,9 @@ class EchoingError(Exception):
 
 
 def sdk_error(row: Any) -> Any:
-    response = httpx.Response(
+    response = httpx2.Response(
         400,
-        request=httpx.Request("POST", "http://gateway.test/"),
+        request=httpx2.Request("POST", "http://gateway.test/"),
         json={"error": {"message": ECHO}},
         headers={"x-request-id": KEY},
     )
