@@ -7,7 +7,7 @@ import itertools
 import math
 import selectors
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -33,6 +33,9 @@ _MAX_OVERHEAD_BYTES = 1024 * 1024
 
 _PIECE_BYTES = 64 * 1024
 """Larger requests are written in pieces of this size: TLS reports as unsent only what it was not yet given."""
+
+_TURN_BYTES = 1024 * 1024
+"""Bytes that a connection decompresses in one turn of the event loop."""
 
 _GRACE_SECONDS = 0.25
 """Extra seconds for a call whose answer is waiting in the socket at its deadline."""
@@ -66,8 +69,13 @@ class Connection(asyncio.Protocol):
         self._reply: Reply | None = None
         self._decompressor: Decompressor | None = None
         self._fields: list[tuple[bytes, bytes]] = []
-        self._parts: list[bytes] = []
+        self._drop_body()
         self._size = self._overhead = 0
+
+    def _drop_body(self) -> None:
+        self._parts: list[bytes] = []
+        self._coded: list[bytes] = []  # what is still to be decompressed
+        self._inflating: Iterator[bytes] | None = None
 
     @property
     def _is_tunnel(self) -> bool:
@@ -133,6 +141,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once, without sending what is still buffered."""
         self.is_open = False
+        self._drop_body()  # it is counted no more, though this object may be kept for a while
         if self._timer is not None:
             self._timer.cancel()
         self.transport.abort()
@@ -158,6 +167,8 @@ class Connection(asyncio.Protocol):
             words = f"the answer of {self.place} is not HTTP"
             self.fail(cause if isinstance(cause, TransportError) else self._fault("garbage", words))
             return
+        if self._coded and not self._inflate():
+            return
         if self._is_complete:
             self._answer()
         elif self._size > size:
@@ -175,6 +186,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the current exchange: complete if only this ends the body, and it was not a reset."""
         self.is_open = False
+        if self._inflating is not None and not self._inflate(math.inf):
+            return
         if self._waiter is None or self._waiter.done():
             self.abort()
         elif exc is None and self._reply is not None and ends_with_connection(self._reply):
@@ -210,7 +223,7 @@ class Connection(asyncio.Protocol):
             self.is_open = False  # the chunks count (RFC 9112, section 6.3), but who sends both may be mistaken
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body, decompressed, up to the limits."""
+        """Keep a piece of the body, up to the limits; a compressed one is decompressed after this read."""
         if self._reply is None or self.transport.is_closing():
             return
         if self._is_complete:
@@ -222,16 +235,13 @@ class Connection(asyncio.Protocol):
                 self._decompressor = decompressor(self._reply.headers["content-encoding"], data[0])
             except ValueError as error:
                 raise self._fault("garbage", f"the answer of {self.place} has {error}") from None
-        try:
-            for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
-                self._parts.append(part)
-                self._size += len(part)
-                if self._decompressor is not None or self._size > self._memory.max_body_bytes:
-                    self._memory.grow(self, self._size)
-                if self.transport.is_closing():  # cut off
-                    return
-        except zlib.error as error:
-            raise self._fault("truncated", f"the answer of {self.place} cannot be decompressed") from error
+        if self._decompressor is not None:
+            self._coded.append(data)
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > self._memory.max_body_bytes:
+            self._memory.grow(self, self._size)
 
     def on_message_complete(self) -> None:
         """Handle the complete answer, if it is a final one."""
@@ -243,6 +253,40 @@ class Connection(asyncio.Protocol):
         elif not self._is_complete:
             self.is_open = self.is_open and self._parser.should_keep_alive()
             self._is_complete = True
+
+    def _inflate(self, most: float = _TURN_BYTES) -> bool:
+        """Decompress what has come, about *most* bytes in this turn of the loop; whether that was all.
+
+        A read of 64 KB may hold 64 MB: were all connections to decompress theirs at once, no timer would ring.
+        """
+        assert self._decompressor is not None  # noqa: S101 - see on_body
+        size = 0
+        try:
+            while self._inflating is not None or self._coded:
+                self._inflating = inflating = self._inflating or self._decompressor.feed(self._coded.pop(0))
+                for part in inflating:
+                    self._parts.append(part)
+                    self._size += len(part)
+                    size += len(part)
+                    self._memory.grow(self, self._size)
+                    if self.transport.is_closing():  # cut off
+                        return False
+                    if size >= most:
+                        self.transport.pause_reading()
+                        asyncio.get_running_loop().call_soon(self._inflate_on)
+                        return False
+                self._inflating = None
+        except zlib.error:
+            self.fail(self._fault("truncated", f"the answer of {self.place} cannot be decompressed"))
+            return False
+        return True
+
+    def _inflate_on(self) -> None:
+        """Go on in the next turn of the loop, unless the exchange has ended."""
+        if self._inflating is not None and self._inflate():
+            self.transport.resume_reading()
+            if self._is_complete:
+                self._answer()
 
     def _answer(self) -> None:
         """End the exchange with the answer, whose end has come."""
