@@ -231,7 +231,7 @@ class LifeLog:
             rate = 0.02 if throttled else _highest_rate([other for other in usual if other.number <= newest][-200:])
             needed = max(2, rows_to_open(max(0.02, rate), beside, 1e-3))
             # Health checks and rows are judged apart: one of each says less than two.
-            needed += len({bool(other.row) for other in calls if other.number in named}) - 1
+            needed += len({other.check for other in calls if other.number in named}) - 1
             waits = sorted(named.values(), reverse=True)
             # Answers to calls that were in flight together name times that are as far apart as they are.
             if len(waits) >= needed and call.at < waits[needed - 1] - 5 * self.plan.latency - 1.0:
