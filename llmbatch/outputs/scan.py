@@ -112,8 +112,8 @@ def _enter_all(text: bytes, start: int, end: int, name: str, finished: FinishedR
     at = start
     while at < end:  # find(), and one findall() for all prefixes: faster here than a match per line, split() or a file
         heads.append(text[at + 1 : at + _HEAD_BYTES])
-        at = text.find(b"\n", at + 1)
-        if text[at - 1] != _BRACE:
+        before, at = at, text.find(b"\n", at + 1)
+        if text[at - 1] != _BRACE or at - before < _HEAD_BYTES:  # a head that reaches into the next line tells of both
             return False
     found = _find_heads(b"\n".join(heads))
     if len(found) != len(heads):

@@ -30,6 +30,17 @@ def test_a_holed_last_line_is_removed(tmp_path: Path, before: int, size: int) ->
     output.close()
 
 
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_short_foreign_line_is_told_and_not_the_result_behind_it(tmp_path: Path, before: int) -> None:
+    """That one was told to be a second line of its row."""
+    path = tmp_path / "o.jsonl"
+    lines = [result_line(row) for row in range(1, before + 1)]
+    path.write_bytes(b"".join((*lines, b'{"foreign":1}\n', result_line(9), result_line(10))))
+
+    with pytest.raises(OutputError, match=rf"o\.jsonl:{before + 1}: this is not a result line of llmbatch"):
+        open_output(path)
+
+
 @pytest.mark.parametrize("other", [b"\xff", b""], ids=["no UTF-8", "no JSON"])
 def test_a_last_line_without_its_newline_that_is_damaged_is_removed(tmp_path: Path, other: bytes) -> None:
     """It ends as a whole one does, but what is between was never written."""
