@@ -136,8 +136,9 @@ def _told_cap(cap: CostCap, most: Decimal) -> tuple[str, str]:
 def _may_be_billed(outcome: Outcome) -> bool:
     """Whether the provider may have answered in full: it was reached, and refused nothing.
 
-    Refusals and errors with a status of their own are not billed.
+    Refusals and errors with a status of their own are not billed, nor are refusals of the account inside a 200.
     """
-    if outcome.is_withheld or outcome.is_cached or outcome.unreachable or outcome.verdict == "local":
+    is_refused = outcome.verdict in ("local", "account_refused", "throttled")
+    if is_refused or outcome.is_withheld or outcome.is_cached or outcome.unreachable:
         return False
     return outcome.status is None or 200 <= outcome.status < 300
