@@ -57,6 +57,25 @@ class Decompressor:
             # Half of the servers that send deflate send a raw stream, without the zlib header.
             self._wbits = -zlib.MAX_WBITS
         self.stream = zlib.decompressobj(self._wbits)
+        self._added: list[bytes] = []
+        self._steps: Iterator[bytes] | None = None
+
+    def add(self, data: bytes) -> None:
+        """Keep the next piece of the body until :meth:`parts` is asked for it."""
+        self._added.append(data)
+
+    def parts(self) -> Iterator[bytes]:
+        """Decompress what was added, at most a megabyte per step; a second call goes on where the first was left.
+
+        Raises:
+            zlib.error: as :meth:`feed`.
+        """
+        while self._steps is not None or self._added:
+            if self._steps is None:
+                self._steps = self.feed(self._added.pop(0))
+            for part in self._steps:  # noqa: UP028 - "yield from" would end the steps where the caller stops
+                yield part
+            self._steps = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decompress the next piece of the body, at most a megabyte per step.

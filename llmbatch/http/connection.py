@@ -7,7 +7,7 @@ import itertools
 import math
 import selectors
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -69,13 +69,8 @@ class Connection(asyncio.Protocol):
         self._reply: Reply | None = None
         self._decompressor: Decompressor | None = None
         self._fields: list[tuple[bytes, bytes]] = []
-        self._drop_body()
-        self._size = self._overhead = 0
-
-    def _drop_body(self) -> None:
         self._parts: list[bytes] = []
-        self._coded: list[bytes] = []  # what is still to be decompressed
-        self._inflating: Iterator[bytes] | None = None
+        self._size = self._overhead = 0
 
     @property
     def _is_tunnel(self) -> bool:
@@ -141,7 +136,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once, without sending what is still buffered."""
         self.is_open = False
-        self._drop_body()  # it is counted no more, though this object may be kept for a while
+        self._parts, self._decompressor = [], None  # counted no more, though this object may be kept for a while
         if self._timer is not None:
             self._timer.cancel()
         self.transport.abort()
@@ -167,7 +162,7 @@ class Connection(asyncio.Protocol):
             words = f"the answer of {self.place} is not HTTP"
             self.fail(cause if isinstance(cause, TransportError) else self._fault("garbage", words))
             return
-        if self._coded and not self._inflate():
+        if self._decompressor is not None and not self._inflate():
             return
         if self._is_complete:
             self._answer()
@@ -186,7 +181,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the current exchange: complete if only this ends the body, and it was not a reset."""
         self.is_open = False
-        if self._inflating is not None and not self._inflate(math.inf):
+        if self._decompressor is not None and not self._inflate(math.inf):
             return
         if self._waiter is None or self._waiter.done():
             self.abort()
@@ -236,7 +231,7 @@ class Connection(asyncio.Protocol):
             except ValueError as error:
                 raise self._fault("garbage", f"the answer of {self.place} has {error}") from None
         if self._decompressor is not None:
-            self._coded.append(data)
+            self._decompressor.add(data)
             return
         self._parts.append(data)
         self._size += len(data)
@@ -262,20 +257,17 @@ class Connection(asyncio.Protocol):
         assert self._decompressor is not None  # noqa: S101 - see on_body
         size = 0
         try:
-            while self._inflating is not None or self._coded:
-                self._inflating = inflating = self._inflating or self._decompressor.feed(self._coded.pop(0))
-                for part in inflating:
-                    self._parts.append(part)
-                    self._size += len(part)
-                    size += len(part)
-                    self._memory.grow(self, self._size)
-                    if self.transport.is_closing():  # cut off
-                        return False
-                    if size >= most:
-                        self.transport.pause_reading()
-                        asyncio.get_running_loop().call_soon(self._inflate_on)
-                        return False
-                self._inflating = None
+            for part in self._decompressor.parts():
+                self._parts.append(part)
+                self._size += len(part)
+                size += len(part)
+                self._memory.grow(self, self._size)
+                if self.transport.is_closing():  # cut off
+                    return False
+                if size >= most:
+                    self.transport.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._inflate_on)
+                    return False
         except zlib.error:
             self.fail(self._fault("truncated", f"the answer of {self.place} cannot be decompressed"))
             return False
@@ -283,7 +275,7 @@ class Connection(asyncio.Protocol):
 
     def _inflate_on(self) -> None:
         """Go on in the next turn of the loop, unless the exchange has ended."""
-        if self._inflating is not None and self._inflate():
+        if self._decompressor is not None and self._inflate():
             self.transport.resume_reading()
             if self._is_complete:
                 self._answer()

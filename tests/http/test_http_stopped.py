@@ -157,7 +157,7 @@ async def test_flood_that_never_pauses_ends_a_moment_after_its_time() -> None:
     transport = HttpTransport()
     async with raw_server(make) as server:
         start = time.monotonic()
-        error = await fault_of(transport, server.url, timeout=0.3)
+        error = await fault_of(transport, server.url, timeout=0.15)
         seconds = time.monotonic() - start
         await transport.aclose()
 
