@@ -282,7 +282,9 @@ async def test_spent_quota_stops_at_once_and_the_run_resumes(prompts: Callable[[
     assert stopped.code == 3
     assert not stopped.failed
     # Three rows, or one and a check, have to be refused before the account is given up.
-    assert len(stopped.deferred) == refused <= PLACES + 3
+    assert refused <= PLACES + 3
+    # The rest of the file was read, as it might have named another account's model.
+    assert len(stopped.deferred) + len(stopped.lines) == 200
     assert resumed.code == 0
     assert len(resumed.lines) == 200
     assert len(server.calls) == 200 - len(stopped.lines)

@@ -18,7 +18,6 @@ from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
-from llmbatch.runner.settle import Settler
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -87,19 +86,6 @@ def _dropped(patch: pytest.MonkeyPatch) -> None:
         "routes_of",
         lambda self, row, routes, now: [self.route_of(row, route, now) for route in routes],
     )
-
-
-@bug("rows that fail on a route that was left wait there for evidence")
-def _held_for_ever(patch: pytest.MonkeyPatch) -> None:
-    park = Settler._park
-
-    def hold(self: Settler, pending: PendingRow, now: float) -> None:
-        if pending.route.state.dead is not None and pending.route.state.is_closed:
-            self._run.backlog.hold(pending)
-        else:
-            park(self, pending, now)
-
-    patch.setattr(Settler, "_park", hold)
 
 
 @bug("equal rows are all sent")
