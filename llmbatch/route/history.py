@@ -48,9 +48,9 @@ class RouteHistory:
         """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
         self.slow: set[int] = set()
         """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
-        self.failing: dict[int, bool] = {}
+        self.failing: dict[int, Outcome] = {}
         """Rows of all tenants that failed since a row, or a check of a closed circuit, passed, as many as count; and
-        whether each took too long."""
+        the last outcome of each."""
         self._answered_before = answered_before
         self._before: bool | None = None
         """Whether a call succeeded in an earlier run; None until it was asked."""
@@ -65,7 +65,7 @@ class RouteHistory:
         if outcome.code == "timeout" and len(self.slow) < most and not self.ever:
             self.slow.add(row)
         if row in self.failing or len(self.failing) < most:
-            self.failing[row] = outcome.code == "timeout"
+            self.failing[row] = outcome
 
     def fail_together(self, threshold: int) -> bool:
         """Whether at least *threshold* rows, of all tenants together, failed since anything has passed."""
@@ -74,7 +74,11 @@ class RouteHistory:
     @property
     def is_prompt(self) -> bool:
         """Whether none of the rows that failed so took too long."""
-        return not any(self.failing.values())
+        return all(outcome.code != "timeout" for outcome in self.failing.values())
+
+    def is_key_refused(self, threshold: int) -> bool:
+        """Whether the key was refused to at least *threshold* rows, of all tenants together, and nothing has passed."""
+        return self.fail_together(threshold) and all(outcome.key_refused for outcome in self.failing.values())
 
     @property
     def has_good(self) -> bool:

@@ -365,6 +365,7 @@ class Settler:
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
         spared = [other for other in route.backups if other.state.dead is None]
         may_follow = dead is not None and exit_code == 3 and not is_own_error(dead) and self._others()
+        may_follow = may_follow and not self._run.routes.has_tenants  # the next tenant's model is mostly the same
         if dead is None or not (spared or (is_key and others) or may_follow):
             self._run.halt(exit_code, reason, hint)
             return

@@ -84,7 +84,7 @@ def test_few_last_rows_are_no_longer_judged_alone_where_other_tenants_fail_too()
     failed_before(story, 1)
     held(story, 1)
     assert kinds(story.route.judge_alone(story.now, 1)) == ["RetryAt"]
-    story.history.failing.update({50: False, 51: False})  # of another tenant
+    story.history.failing.update({50: FAILED, 51: FAILED})  # of another tenant
 
     decisions = []
     for _ in range(5):

@@ -145,7 +145,7 @@ def test_few_rows_that_are_spent_open_the_circuit_where_other_tenants_fail_too()
     for _ in range(2):
         story.call(1, FAILED)
     story.route.judge_alone(story.now, 1)
-    story.history.failing.update({50: False, 51: False})  # of another tenant
+    story.history.failing.update({50: FAILED, 51: FAILED})  # of another tenant
 
     assert story.call(1, FAILED) == [CircuitMoved("closed", "open"), ParkUntil(1)]
     assert story.route.reason == "the last rows failed: broken"

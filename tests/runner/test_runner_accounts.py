@@ -176,6 +176,32 @@ def test_a_fallback_of_the_account_that_is_refused_for_one_model_takes_its_rows(
     assert any("its rows go to openai/live" in message for message in told)
 
 
+def test_a_key_that_is_refused_to_many_tenants_stops_the_run(tmp_path: Path) -> None:
+    """Some call of another tenant was always in flight, which might have disproved it: thousands were sent."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": number % 200}} for number in range(1000)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = Notes()
+
+    async def main() -> Summary:
+        simulated = SimulatedProvider(Scenario("test", (Phase(1e9),), "for a test"), seed=1, latency=0.5)
+        transport = OneRefused(VirtualTransport(simulated), (401, BAD_KEY))
+        runner = BatchRunner(
+            "openai/dead",
+            environ=KEYS,
+            transport=transport,
+            observers=[notes],
+            concurrency=20,
+            seed=1,
+            circuit_key="metadata.tenant",
+        )
+        return await runner.run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+    summary = run_virtual(main, limit=10_000.0)
+
+    assert (summary.exit_code, summary.success, summary.failed) == (3, 0, 0)
+    assert len([event for event in notes.events if isinstance(event, CallSent)]) <= 60
+
+
 def test_a_fallback_whose_account_is_refused_too_stops_the_run(tmp_path: Path) -> None:
     """After as many calls as it takes to know it of each."""
     summary, notes = run_one_refused(
