@@ -76,9 +76,10 @@ class RouteHistory:
         """Whether none of the rows that failed so took too long."""
         return all(outcome.code != "timeout" for outcome in self.failing.values())
 
-    def is_key_refused(self, threshold: int) -> bool:
-        """Whether the key was refused to at least *threshold* rows, of all tenants together, and nothing has passed."""
-        return self.fail_together(threshold) and all(outcome.key_refused for outcome in self.failing.values())
+    def all_meet(self, refusal: Outcome, threshold: int) -> bool:
+        """Whether *threshold* rows or more, of all tenants, met the same *refusal* since anything has passed."""
+        met = {(outcome.verdict, outcome.code) for outcome in self.failing.values()}
+        return self.fail_together(threshold) and met == {(refusal.verdict, refusal.code)}
 
     @property
     def has_good(self) -> bool:

@@ -209,7 +209,7 @@ class RouteState(Sharing):
         if is_money(outcome):
             is_disproved = self.history.ever and not self.history.refusals.mean_the_account
         else:
-            is_sure = self.history.is_key_refused(self._policy.failure_threshold)
+            is_sure = outcome.status is not None and self.history.all_meet(outcome, self._policy.failure_threshold)
             is_disproved = self.history.ever or (self.history.in_flight > 0 and not is_sure)
         if is_disproved:
             return []  # by a call of another tenant, or it may be: the next probe tells

@@ -127,6 +127,7 @@ NO_SUCH_PARAMETER = b"""{"error":{"message":"Unsupported parameter: 'max_tokens'
 "type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"""
 
 
+NO_MODEL = b'{"error":{"message":"The model does not exist","code":"model_not_found"}}'
 NO_CREDIT = b'{"error":{"message":"Insufficient credits","code":402}}'
 
 
@@ -176,7 +177,8 @@ def test_a_fallback_of_the_account_that_is_refused_for_one_model_takes_its_rows(
     assert any("its rows go to openai/live" in message for message in told)
 
 
-def test_a_key_that_is_refused_to_many_tenants_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("refusal", "most"), [((401, BAD_KEY), 60), ((404, NO_MODEL), 400)], ids=["key", "model"])
+def test_what_is_refused_to_many_tenants_stops_the_run(tmp_path: Path, refusal: tuple[int, bytes], most: int) -> None:
     """Some call of another tenant was always in flight, which might have disproved it: thousands were sent."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": number % 200}} for number in range(1000)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -184,7 +186,7 @@ def test_a_key_that_is_refused_to_many_tenants_stops_the_run(tmp_path: Path) -> 
 
     async def main() -> Summary:
         simulated = SimulatedProvider(Scenario("test", (Phase(1e9),), "for a test"), seed=1, latency=0.5)
-        transport = OneRefused(VirtualTransport(simulated), (401, BAD_KEY))
+        transport = OneRefused(VirtualTransport(simulated), refusal)
         runner = BatchRunner(
             "openai/dead",
             environ=KEYS,
@@ -199,7 +201,7 @@ def test_a_key_that_is_refused_to_many_tenants_stops_the_run(tmp_path: Path) -> 
     summary = run_virtual(main, limit=10_000.0)
 
     assert (summary.exit_code, summary.success, summary.failed) == (3, 0, 0)
-    assert len([event for event in notes.events if isinstance(event, CallSent)]) <= 60
+    assert len([event for event in notes.events if isinstance(event, CallSent)]) <= most
 
 
 def test_a_fallback_whose_account_is_refused_too_stops_the_run(tmp_path: Path) -> None:
