@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
             return
         if self._waiter is None or self._waiter.done():
             self.abort()
-        elif exc is None and self._reply is not None and ends_with_connection(self._reply):
+        elif self._is_complete or (exc is None and self._reply is not None and ends_with_connection(self._reply)):
             # Many servers close TLS without close_notify; the JSON parser detects a truncated body.
             self._answer()
         else:
@@ -275,7 +275,9 @@ class Connection(asyncio.Protocol):
 
     def _inflate_on(self) -> None:
         """Go on in the next turn of the loop, unless the exchange has ended."""
-        if self._decompressor is not None and self._inflate():
+        if self._decompressor is None or self._waiter is None or self._waiter.done():
+            return
+        if self._inflate():
             self.transport.resume_reading()
             if self._is_complete:
                 self._answer()

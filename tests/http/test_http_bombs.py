@@ -11,6 +11,7 @@ from http_raw_server import answering, raw_server
 from test_http_client import fault_of, request_to
 
 from llmbatch.http import HttpTransport
+from llmbatch.http.connection import Connection
 
 BODY_BYTES = 30_000_000
 BOMB = gzip.compress(b" " * BODY_BYTES)
@@ -88,3 +89,26 @@ async def test_a_deadline_ends_an_answer_that_is_still_decompressed() -> None:
         await transport.aclose()
 
     assert error.fault in ("timeout", "too_large")
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()], ids=["end", "reset"])
+async def test_a_whole_answer_is_kept_if_its_connection_ends_while_it_is_decompressed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """It was taken for a lost one, which is paid for twice."""
+    transport = HttpTransport()
+    grow, is_lost = transport.memory.grow, False
+
+    def losing(connection: Connection, size: int) -> None:
+        nonlocal is_lost
+        grow(connection, size)
+        if not is_lost:
+            is_lost = True
+            asyncio.get_running_loop().call_soon(connection.connection_lost, error)
+
+    monkeypatch.setattr(transport.memory, "grow", losing)
+    async with raw_server(answering(ANSWER)) as server:
+        reply = await transport.post(request_to(server.url), timeout=60)
+        await transport.aclose()
+
+    assert len(reply.body) == BODY_BYTES
