@@ -60,7 +60,13 @@ def check_first_run(folder: Path, provider: Provider, code: int, err: str) -> No
     assert f"{UNKNOWN_MODEL}` does not exist" in err
     assert lines_of(folder / "out.jsonl").keys() == set(range(1, ROWS + 1)) - set(UNKNOWN)
     assert codes_of(folder / "out.jsonl") == EXPECTED
-    assert provider.answered == SENT
+    check_sent(provider, SENT)
+
+
+def check_sent(provider: Provider, rows: Counter[int]) -> None:
+    """Each of *rows* was answered once; one of those that are finished may have been a health check in the outage."""
+    assert provider.answered.keys() == rows.keys()
+    assert (provider.answered - rows).total() <= 1
 
 
 def check_second_run(folder: Path, provider: Provider, code: int, err: str) -> None:
@@ -68,4 +74,4 @@ def check_second_run(folder: Path, provider: Provider, code: int, err: str) -> N
     assert code == 1, err
     assert lines_of(folder / "out.jsonl").keys() == set(range(1, ROWS + 1))
     assert codes_of(folder / "out.jsonl") == EXPECTED
-    assert provider.answered == SENT + Counter(UNKNOWN)
+    check_sent(provider, SENT + Counter(UNKNOWN))
