@@ -432,9 +432,15 @@ class Watch:
             raise GuaranteeError(f"claim 7: the run went on for {late:.0f} s of good weather")
         if self._plan.too_slow:
             self._check_given_up(code, now, calm=calm)
-        elif code == 3 and calm and self._world >= clear and not self._paused():
+        elif code == 3 and calm and self._world >= clear and not self._paused() and not self._is_slow_by_chance(why):
             # A process that was stopped may find that its first calls have timed out, as many as the threshold.
             raise GuaranteeError(f"claim 7: stopped ({why}) in good weather")
+
+    def _is_slow_by_chance(self, why: str) -> bool:
+        """Whether the few calls for rows were all slower than the time limit; of calls of 3 s a tenth take over 5 s."""
+        ended = [call for call in self._provider.sent[self._first_call :] if call.ended < math.inf and not call.check]
+        are_slow = bool(ended) and all(call.answered == "timeout" for call in ended)
+        return "answers take longer than --timeout" in why and are_slow and len(ended) <= 4
 
     def _check_given_up(self, code: int, now: dict[int, dict[str, Any]], *, calm: bool) -> None:
         """Claim 7: a tenant that is never answered in time is given up once all other rows are done."""
