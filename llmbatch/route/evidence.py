@@ -100,6 +100,7 @@ class Evidence:
     """
 
     __slots__ = (
+        "_excused_checks",
         "_failed_checks",
         "_in_flight",
         "_least",
@@ -120,6 +121,8 @@ class Evidence:
         """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
         """Health checks that failed since the last success."""
+        self._excused_checks = 0
+        """Those of them that an opening voided, but one for each: without it, only the good ones would be counted."""
         self.few: set[int] = set()
         """Rows that are judged by their own attempts because few were left."""
         self._throttled_checks = 0
@@ -196,6 +199,7 @@ class Evidence:
 
     def void(self) -> None:
         """Drop all unproven failures, because an outage explains them."""
+        self._excused_checks += self._failed_checks > 0
         self._failed_checks = 0
         for row, record in self.unproven.items():
             record.pending.clear()
@@ -335,9 +339,9 @@ class Evidence:
 
     def check_passed(self, serial: int) -> None:
         """Count a successful health check, sent as call *serial*."""
-        self.rate.checked(serial, self._failed_checks)
+        self.rate.checked(serial, self._failed_checks + self._excused_checks)
         self.rate.note_excused(self._throttled_checks, serial)
-        self._failed_checks = self._throttled_checks = 0
+        self._failed_checks = self._excused_checks = self._throttled_checks = 0
 
     def forget(self, row: int) -> RowRecord | None:
         """Remove the row's record; return it if there was one."""

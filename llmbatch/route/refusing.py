@@ -101,6 +101,7 @@ class Refusing(Judging):
             self._stop = (3, outcome)
         if not self.circuit.is_closed or self._stop is not None:
             return []
+        self.evidence.check_failed()
         if outcome.retry and outcome.status is not None and not outcome.key_refused and self.history.ever:
             # Refused at random, as rows are (400 json_validate_failed of Groq): an answer, and no sign of an outage.
             return self._check_refused_by_chance(now)

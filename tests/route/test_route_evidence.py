@@ -320,7 +320,10 @@ def test_an_answer_to_a_probe_is_no_sample_of_the_rate() -> None:
 
 
 def test_checks_are_a_sample_of_the_rate() -> None:
-    """Those that failed count once a later one passes; an outage explains them otherwise."""
+    """Those that failed count once a later one passes; one does for all that an outage explains otherwise.
+
+    With none of them, the rate was that of the good ones, 0 %, where each that failed began an outage.
+    """
     evidence = Evidence(3)
     record = evidence.failed(1, 1, FAILED)
     evidence.check_failed()
@@ -331,7 +334,7 @@ def test_checks_are_a_sample_of_the_rate() -> None:
     evidence.check_passed(4)
 
     sample = evidence.rate.since(0, [(record.began, 1)])
-    assert (sample.rows, sample.checks, sample.failed, sample.unresolved) == (0, 1, 2, {1: 1})
+    assert (sample.rows, sample.checks, sample.failed, sample.unresolved) == (0, 1, 3, {1: 1})
 
 
 def test_a_backoff_grows_with_failures_proven_or_not() -> None:

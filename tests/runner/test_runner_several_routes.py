@@ -416,7 +416,7 @@ def test_bad_rows_alone_fail_though_neither_route_is_well(
     story, _ = send(prompts(1500, poison=range(50, 1500, 50)), {"first": first, "second": second}, timeout=10.0)
 
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 1471, "failed": 29})
-    assert max(result.attempts for result in story.results) <= 24
+    assert max(result.attempts for result in story.results) <= 26
     assert story.seconds < 120
 
 

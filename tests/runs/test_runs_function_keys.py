@@ -26,7 +26,7 @@ def sdk_error(row: Any) -> Any:
     response = httpx2.Response(
         400,
         request=httpx2.Request("POST", "http://gateway.test/"),
-        json={"error": {"message": ECHO}},
+        json={"error": {"message": ECHO, "code": "context_length_exceeded"}},
         headers={"x-request-id": KEY},
     )
     raise openai.BadRequestError(f"gateway: {ECHO}", response=response, body=None)
