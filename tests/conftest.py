@@ -54,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all tests are collected: hardly any of what that makes is garbage
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two workers a core, unless the environment says how many: many tests wait, and use no core then."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else 2 * (os.cpu_count() or 1)
+
+
 def draw_no_constants_of_modules() -> None:
     """Keep the constants of llmbatch's modules out of random examples.
 

@@ -493,6 +493,7 @@ def test_rows_that_batches_hold_are_sent_live_if_that_is_forced() -> None:
     assert world.provider.stats.calls == 60
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize("via", ["live", "batch"])
 def test_rows_that_batches_of_other_shards_hold_are_not_sent(tmp_path: Path, via: str) -> None:
     """Of another number of shards, which share rows; a shard that shares none goes on."""

@@ -54,6 +54,7 @@ def test_three_processes_share_an_input(tmp_path: Path, rows: Path, environment:
     assert sum(json.loads(out)["this_run_success"] for out, _ in told if out) == 40
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_one_process_takes_all_parts(tmp_path: Path, rows: Path, llmbatch_here: Run) -> None:
     """One after another; a summary of all of them, and nothing is left for the next."""
     done = llmbatch_here("run", "rows.jsonl", "-m", "sim/steady", "--shard", "any/3", "-o", "out/", "--json", "-q")
@@ -71,6 +72,7 @@ def test_one_process_takes_all_parts(tmp_path: Path, rows: Path, llmbatch_here: 
     }  # fmt: skip
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_parts_that_others_hold_are_left_to_them(tmp_path: Path, rows: Path, llmbatch_here: Run) -> None:
     """They are neither waited for nor a failure; the next command takes them once they are free."""
     command = ("run", "rows.jsonl", "-m", "sim/steady", "--shard", "any/3", "-o", "out")
@@ -91,6 +93,7 @@ def test_parts_that_others_hold_are_left_to_them(tmp_path: Path, rows: Path, llm
     assert rows_in(tmp_path / "out") == EVERY_ROW
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_parts_of_another_number_count(tmp_path: Path, rows: Path, llmbatch_here: Run) -> None:
     """What any part has is not sent again."""
     llmbatch_here("run", "rows.jsonl", "-m", "sim/steady", "--shard", "2/2", "-o", "out", "-q")
@@ -101,6 +104,7 @@ def test_parts_of_another_number_count(tmp_path: Path, rows: Path, llmbatch_here
     assert rows_in(tmp_path / "out") == EVERY_ROW
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_no_part_is_begun_while_the_provider_is_down(tmp_path: Path, rows: Path, llmbatch_here: Run) -> None:
     """Deferred rows end the command as they end a run: exit code 75."""
     done = llmbatch_here(
@@ -140,6 +144,7 @@ def test_what_needs_a_shard_of_ones_own_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_an_input_that_is_read_once_is_refused(llmbatch: Run, two_lines: TwoLines) -> None:
     """It is read for every part."""
     done = llmbatch("run", "-", "-m", "sim/steady", "--shard", "any/4", "-o", "out/", stdin='"a"\n')

@@ -55,6 +55,7 @@ def test_status_and_failed_agree_on_truncated_rows(llmbatch_here: Run, cut: Path
     assert len(cut.read_text().splitlines()) == 4
 
 
+@pytest.mark.slow  # whole runs
 def test_a_variable_and_a_config_file_may_require_the_end(llmbatch_here: Run, tmp_path: Path) -> None:
     """As any other option."""
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "max_tokens": 2}\n')

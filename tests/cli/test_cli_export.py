@@ -531,6 +531,7 @@ def test_a_torn_last_line_is_left_out(llmbatch_here: Run, tmp_path: Path, output
     assert output.read_bytes() == raw
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.usefixtures("output")
 def test_a_parquet_export_loads_no_numpy(tmp_path: Path) -> None:
     """It would take a tenth of the memory, and is needed for nothing."""

@@ -97,6 +97,7 @@ def test_an_output_named_like_a_table_got_json_lines(
     assert not (prompts.parent / name).exists()
 
 
+@pytest.mark.slow  # whole runs
 def test_an_output_that_was_there_under_such_a_name_is_resumed(llmbatch_here: Run, prompts: Path) -> None:
     """Its lines tell what it is."""
     llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-n", "2")

@@ -103,6 +103,7 @@ def test_a_port_in_use_costs_the_metrics_only(llmbatch: Run, prompts: Path) -> N
             assert f"no metrics are served: the port of --metrics-port 127.0.0.1:{port} is in use" in words
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_without_the_extra_nothing_is_sent(
     llmbatch_process: Run, prompts: Path, tmp_path: Path, silence: Silence, two_lines: TwoLines
 ) -> None:

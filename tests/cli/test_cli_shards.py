@@ -56,6 +56,7 @@ def test_a_refused_run_leaves_no_part(tmp_path: Path, llmbatch_here: Run, shard:
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == before
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_a_folder_is_read_by_every_command(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """All rows of all parts: counted, listed, exported in input order, joined with the input, reported."""
     run_shards(llmbatch_here, "1/3", "2/3", "3/3")
@@ -99,6 +100,7 @@ def test_the_default_folder_is_found_by_its_input(twelve: Path, llmbatch_here: R
     assert json.loads(done.stdout)["rows"] == 3
 
 
+@pytest.mark.slow  # whole runs
 def test_a_running_part_makes_a_running_folder(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """Its lock says so."""
     run_shards(llmbatch_here, "1/2", "2/2")
@@ -117,6 +119,7 @@ def test_a_running_part_makes_a_running_folder(tmp_path: Path, twelve: Path, llm
     assert not (tmp_path / "all.jsonl").exists()
 
 
+@pytest.mark.slow  # whole runs, in real time
 def test_merging_gives_one_output_that_a_run_goes_on_with(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """One line per row, an ordinary output, whose status says that it is finished; the parts stay."""
     run_shards(llmbatch_here, "1/3", "2/3", "3/3")
@@ -161,6 +164,7 @@ def test_a_folder_whose_shards_have_only_batches_is_read_by_every_command(tmp_pa
     assert not (tmp_path / "all.jsonl").exists()
 
 
+@pytest.mark.slow  # whole runs
 def test_merging_tells_which_rows_are_missing(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """By the input, which knows of rows behind the last line, and that a blank line is no row."""
     run_shards(llmbatch_here, "1/4", "3/4")
@@ -227,6 +231,7 @@ def damaged(results: Path) -> str:
     return "part-00001-of-00002.jsonl:1: this is not a result line of llmbatch"
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize("harm", [twice, copied, named_otherwise, damaged])
 def test_what_cannot_be_merged_is_refused(
     tmp_path: Path, twelve: Path, llmbatch_here: Run, two_lines: TwoLines, harm: object

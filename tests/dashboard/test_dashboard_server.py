@@ -380,6 +380,8 @@ async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(monkey
         asleep.close()
 
 
+@pytest.mark.slow  # much to show
+@pytest.mark.traced
 async def test_a_message_that_costs_much_comes_half_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the run does little meanwhile, a page is not what its process is busy with."""
     times: list[float] = []
@@ -436,6 +438,8 @@ async def test_the_last_message_ends_the_stream() -> None:
         await closing
 
 
+@pytest.mark.slow  # the page asks each second
+@pytest.mark.traced
 async def test_an_output_that_is_gone_is_told_and_comes_back(output: Path, page_of: Callable[[], Channel]) -> None:
     """The server lives on."""
     text = output.read_bytes()
@@ -454,6 +458,8 @@ async def test_an_output_that_is_gone_is_told_and_comes_back(output: Path, page_
         watcher.close()
 
 
+@pytest.mark.slow  # the page asks each second
+@pytest.mark.traced
 async def test_news_have_what_changed_and_the_whole_has_all(page_of: Callable[[], Channel]) -> None:
     """A page that watches from now on gets every section; later only those that differ. Text stays text."""
     channel = page_of()

@@ -100,6 +100,8 @@ def test_files_and_folders_can_be_named_together(folder: Path, tmp_path: Path) -
     }
 
 
+@pytest.mark.slow  # much to show
+@pytest.mark.traced
 def test_a_folder_of_thousands_of_files_is_cut(tmp_path: Path) -> None:
     """And says so."""
     for number in range(MOST_FILES + 5):

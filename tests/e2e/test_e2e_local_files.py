@@ -102,6 +102,7 @@ async def test_a_folder_that_is_not_there_stops_the_run_before_it_begins(tmp_pat
     assert server.arrivals == []
 
 
+@pytest.mark.slow  # waits between attempts in real time
 async def test_a_retried_row_is_sent_with_the_same_bytes(tmp_path: Path, server: Recorder) -> None:
     """The file is read again for each attempt, because waiting rows hold no content."""
     folder = pictures(tmp_path / "files", 1)

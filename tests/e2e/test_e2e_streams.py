@@ -127,6 +127,7 @@ async def test_faults_in_a_stream_open_the_circuit(way: Way, behavior: Behavior,
     assert server.stats.calls == 3
 
 
+@pytest.mark.slow  # waits between attempts in real time
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("behavior", ["stream_pause", "hang"])
 async def test_an_idle_stream_opens_the_circuit(way: Way, behavior: Behavior) -> None:
@@ -142,6 +143,7 @@ async def test_an_idle_stream_opens_the_circuit(way: Way, behavior: Behavior) ->
     assert breaker.state == "open"
 
 
+@pytest.mark.slow  # waits between attempts in real time
 async def test_the_read_timeout_of_the_client_in_the_middle_of_a_stream_is_a_failure() -> None:
     """As the client reports it."""
     breaker = breaker_of()

@@ -79,6 +79,8 @@ async def test_a_damaged_end_of_an_answer_in_many_turns_is_told() -> None:
     assert (error.fault, error.sent) == ("truncated", True)
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_a_deadline_ends_an_answer_that_is_still_decompressed() -> None:
     """In the middle of it, with nothing left behind."""
     transport = HttpTransport(max_answer_memory=10**12)

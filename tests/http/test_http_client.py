@@ -159,6 +159,8 @@ async def test_connection_lost_without_an_answer_is_a_reset(
     assert (error.fault, error.sent) == ("reset", True)
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_hang_is_a_timeout_of_a_sent_request_and_closes_its_connection(transport: HttpTransport) -> None:
     """No byte of an answer: the total timeout ends it, and the server sees the connection go."""
     async with raw_server(answering(b"", then_close=False)) as server:
@@ -177,6 +179,8 @@ DRIBBLES = [
 ]
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 @pytest.mark.parametrize(("start", "drop"), DRIBBLES)
 async def test_dribble_does_not_outlive_the_timeout(transport: HttpTransport, start: bytes, drop: bytes) -> None:
     """A byte now and then resets no clock, and what had come by then is no short answer; nothing stays open."""
@@ -200,6 +204,8 @@ async def test_dribble_does_not_outlive_the_timeout(transport: HttpTransport, st
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_request_that_the_server_does_not_take_is_a_timeout(transport: HttpTransport) -> None:
     """Megabytes that stay on this side are given up with their connection."""
 
@@ -219,6 +225,8 @@ async def test_request_that_the_server_does_not_take_is_a_timeout(transport: Htt
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_every_request_ends_at_its_own_time(transport: HttpTransport) -> None:
     """The time-outs of requests in flight do not mix: a shorter one set later rings first, and none too early."""
     seconds = [1.5, 60.0, 1.0, 0.5, 2.0]
@@ -241,6 +249,8 @@ async def test_every_request_ends_at_its_own_time(transport: HttpTransport) -> N
     assert ended == [0.5, 1.0, 1.5, 2.0]
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_answered_requests_do_not_keep_the_clock_of_others(transport: HttpTransport) -> None:
     """When the time of one that was answered long ago is over, those in flight go on, and end at their own."""
     async with raw_server(answering(whole(), b"", then_close=False)) as server:

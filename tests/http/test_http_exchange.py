@@ -147,6 +147,8 @@ def test_a_torn_download_is_never_taken_for_a_whole_one(head: str, body: bytes, 
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 def test_silence_ends_an_exchange() -> None:
     """Before the answer, or in the middle of it."""
 

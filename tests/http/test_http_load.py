@@ -119,6 +119,8 @@ async def test_trusted_authority_does_not_make_a_wrong_certificate_right(
     assert server.requests == []
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 async def test_time_out_over_tls_closes_its_connection_at_once(
     transport: HttpTransport, trusted: ssl.SSLContext
 ) -> None:
@@ -324,6 +326,8 @@ async def test_two_answers_at_once_are_one_and_the_connection_is_dropped(transpo
     assert server.accepted == 2
 
 
+@pytest.mark.slow  # real time-outs
+@pytest.mark.traced
 @pytest.mark.parametrize("second", [whole(b"stale"), b""], ids=["answer", "end"])
 async def test_request_whose_connection_is_spent_before_it_left_was_not_sent(
     transport: HttpTransport, second: bytes

@@ -63,6 +63,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow  # files of every format
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_shards_of_every_format_are_the_whole_input(tmp_path: Path, name: str) -> None:
     """The same numbers and hashes as of one process, row r in shard ((r - 1) mod N) + 1, and counts that agree."""

@@ -187,6 +187,8 @@ async def test_a_stream_left_without_a_byte_says_nothing(post: Post, circuits: M
         assert of(circuits, server).failures == 1
 
 
+@pytest.mark.slow  # waits for the client's time limit
+@pytest.mark.traced
 async def test_a_forgotten_stream_counts_when_it_is_freed(post: Post, circuits: ModelCircuits) -> None:
     """Nothing stays held when an answer is never closed; aiohttp's connection holds its own until the time limit."""
     async with SickServer(scripts(DOWN, hang(CUT))) as server:

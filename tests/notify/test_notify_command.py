@@ -40,6 +40,7 @@ async def test_a_command_that_reads_nothing_or_prints_much_is_no_trouble() -> No
     assert len(ran.output) == 64 * 1024
 
 
+@pytest.mark.slow  # waits in real time
 async def test_a_command_that_hangs_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
     """At its time limit."""
     ran = await run_shell(f"sleep 1000 & echo $! > {tmp_path}/pid; sleep 1000", b"", ENVIRON, limit=0.5)
@@ -49,6 +50,7 @@ async def test_a_command_that_hangs_is_killed_with_all_it_has_started(tmp_path: 
     await until(lambda: not is_alive(pid))
 
 
+@pytest.mark.slow  # waits in real time
 async def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
     """Though it holds the pipe open; and it is not killed."""
     began = time.monotonic()
@@ -136,6 +138,7 @@ async def test_commands_run_one_at_a_time_in_order(tmp_path: Path) -> None:
     assert said == []
 
 
+@pytest.mark.slow  # waits in real time
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -235,6 +235,8 @@ def test_a_store_without_our_script_gets_it_again(tmp_path: Path) -> None:
         assert ann.wait_for(Answer).reply.kind == "opened"
 
 
+@pytest.mark.slow  # time-outs of a store
+@pytest.mark.traced
 def test_a_key_that_holds_something_else_is_told_once_and_not_tried_in_vain(tmp_path: Path) -> None:
     """After the key has failed, the link is down until that very key can be read: no flood of lines."""
     with StoreServer(tmp_path) as server, Party(read_address(server.url, {}).carrier, "ann") as ann:
@@ -291,6 +293,8 @@ def test_a_database_that_the_store_does_not_have_is_refused(tmp_path: Path) -> N
     assert str(error).endswith("has no database of this number")
 
 
+@pytest.mark.slow  # time-outs of a store
+@pytest.mark.traced
 def test_a_plain_store_behind_rediss_is_refused(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as server:
         error = first_error(server.url.replace("redis:", "rediss:"))

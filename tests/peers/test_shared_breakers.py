@@ -89,6 +89,8 @@ def test_an_opening_opens_the_others_and_a_probe_closes_all(make: Make) -> None:
     wait_until(lambda: third.state == "closed")
 
 
+@pytest.mark.slow  # time-outs of a store
+@pytest.mark.traced
 def test_the_opener_is_alone_after_a_second_opinion(make: Make) -> None:
     """Its trouble is its own: it stays open by itself, and its next openings do not concern the others."""
     sick, well = breaker(make()), breaker(make())
@@ -144,6 +146,8 @@ def test_one_probe_at_a_time_for_all(make: Make) -> None:
     assert most == 1
 
 
+@pytest.mark.slow  # time-outs of a store
+@pytest.mark.traced
 async def test_async_calls_wait_a_moment_for_the_lease(make: Make) -> None:
     one, other = await asyncio.to_thread(lambda: (breaker(make()), breaker(make())))
 
@@ -283,6 +287,8 @@ def test_two_breakers_of_one_name_in_one_process_are_one_circuit(make: Make) -> 
     wait_until(lambda: works(other))
 
 
+@pytest.mark.slow  # time-outs of a store
+@pytest.mark.traced
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_process_connects_anew(make: Make) -> None:
     """As a server does that loads its application before it forks: the child hears and is heard."""

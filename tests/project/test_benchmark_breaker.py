@@ -336,6 +336,7 @@ def test_toy_without_a_fault_passes(situation: str) -> None:
     assert finding.passed, finding.fact
 
 
+@pytest.mark.slow  # whole comparisons
 @pytest.mark.parametrize("situation", [pytest.param(name, marks=situation_marks.get(name, ())) for name in SITUATIONS])
 def test_llmbatch_passes(situation: str) -> None:
     """Our breaker survives all of them, for threads and for tasks. Slow: time zones wait for real open times."""

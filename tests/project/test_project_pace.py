@@ -54,6 +54,7 @@ def test_a_small_benchmark_measures_knee_fallback_and_pool(tmp_path: Path) -> No
     assert found["one key of three without money", "40", "by weight"] <= 0.05
 
 
+@pytest.mark.slow  # a server for each
 @pytest.mark.parametrize("words", [("--rates", "0"), ("--knees", "100000"), ("--styles", "mistral")])
 def test_values_out_of_range_are_refused(tmp_path: Path, words: tuple[str, str]) -> None:
     """Before anything is measured."""

@@ -107,6 +107,7 @@ def test_tenants_of_a_route_share_its_speed() -> None:
     assert journal.rows_per_s("openai/other") is None
 
 
+@pytest.mark.slow  # a week of events
 def test_a_flapping_week_made_the_history_grow_without_end() -> None:
     """Old outages are counted and dropped; messages and routes are cut."""
     journal = Journal()

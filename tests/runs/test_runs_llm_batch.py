@@ -123,6 +123,7 @@ async def test_a_provider_that_is_back_is_found_by_a_later_batch(llm: LLMBatch, 
     assert again["status"].to_pylist() == ["success"] * 50
 
 
+@pytest.mark.slow  # waits in real time
 async def test_a_refused_key_defers_all_that_is_left(llm: LLMBatch, provider: Provider) -> None:
     """It is said in each row, and the actor asks no more."""
     provider.status = 401
@@ -140,6 +141,7 @@ async def test_a_refused_key_defers_all_that_is_left(llm: LLMBatch, provider: Pr
     assert provider.asked.total() == asked
 
 
+@pytest.mark.slow  # waits in real time
 async def test_a_block_of_bad_rows_is_no_broken_route(llm: LLMBatch, provider: Provider) -> None:
     """The route has answered in another block, so all of these have failed by themselves."""
     await through(llm, block(1, 50))

@@ -335,6 +335,7 @@ async def test_an_observer_that_fails_over_a_call_is_ignored_from_then_on() -> N
     assert any(isinstance(event, Notice) and "Failing failed" in event.message for event in closer.events)
 
 
+@pytest.mark.slow  # waits in real time
 async def test_what_is_known_of_a_call_holds_no_key(tmp_path: Path) -> None:
     """Neither headers nor the request's body."""
     closer = Closer()

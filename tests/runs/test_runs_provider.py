@@ -204,6 +204,7 @@ async def test_a_follow_up_is_sent_for_the_same_row_and_adds_its_tokens() -> Non
     assert len(results) == 2
 
 
+@pytest.mark.slow  # waits in real time
 async def test_a_follow_up_that_fails_is_sent_again() -> None:
     """Not the first request anew: that one had its answer, and was paid."""
     again = Request(FAST, FAST.base_url, {}, b'"again"', "mine", tokens=5)

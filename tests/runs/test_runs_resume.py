@@ -84,6 +84,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize(("before", "now"), SETTINGS)
 async def test_the_same_output_with_another_system_prompt_or_parameters_was_silently_mixed(
     prompts: Path, before: dict[str, Any], now: dict[str, Any]
@@ -117,6 +118,7 @@ async def test_an_output_whose_lines_tell_no_settings_could_not_be_resumed_with_
     assert (summary.already_done, summary.exit_code) == (2, 0)
 
 
+@pytest.mark.slow  # whole runs
 async def test_a_rows_own_system_prompt_and_parameters_are_no_settings_of_the_run(tmp_path: Path) -> None:
     """They belong to the row, whose hash tells if they change."""
     rows = [{"prompt": "x", "system": name, "temperature": number} for number, name in enumerate("abc")]
@@ -129,6 +131,7 @@ async def test_a_rows_own_system_prompt_and_parameters_are_no_settings_of_the_ru
     assert {parsed["settings"] for parsed in map(json.loads, Path(summary.output).read_bytes().splitlines())} == {"0"}
 
 
+@pytest.mark.slow  # whole runs
 async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(tmp_path: Path) -> None:
     """A batch row is sent as it is, whatever -s and -P say."""
     row = {"prompt": "x"}
@@ -144,6 +147,7 @@ async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(
         assert (summary.already_done, summary.exit_code) == (1, 0)
 
 
+@pytest.mark.slow  # whole runs
 async def test_an_endpoint_that_rows_have_anyway_was_refused_as_another_one(prompts: Path) -> None:
     """Prompts go to chat, whether ``--endpoint chat`` says so or not."""
     await BatchRunner("sim/steady").run(prompts, limit=1)

@@ -268,6 +268,7 @@ async def test_a_part_that_stands_twice_is_refused(tmp_path: Path, prompts: Path
         (folder / name).unlink()
 
 
+@pytest.mark.slow  # waits in real time
 async def test_another_number_of_shards_at_the_same_time_is_refused(
     tmp_path: Path, prompts: Path, provider: Provider
 ) -> None:

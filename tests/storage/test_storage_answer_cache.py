@@ -113,6 +113,7 @@ def test_a_file_that_cannot_be_read_any_more_is_told_and_nothing_raises(path: Pa
     cache.close()
 
 
+@pytest.mark.slow  # waits for the time of a file
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
 @pytest.mark.parametrize("deed", ["delete before", "delete after", "replace"])
 def test_a_file_that_was_deleted_kept_answers_for_nobody(path: Path, deed: str) -> None:

@@ -110,6 +110,8 @@ def test_every_metric_and_label_of_its_queries_is_in_a_scrape(series: Series) ->
     assert {query: wrong for query, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 @pytest.mark.parametrize(
     ("expression", "legend"),
     [
@@ -143,6 +145,8 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert missing == ["cached_rows", "repairs", "unpriced_calls", "cost_at_risk"]
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_its_variables_ask_for_metrics_that_exist(series: Series) -> None:
     """Data source, job and instance; every query has both."""
     variables = {variable["name"]: variable["query"] for variable in dashboard()["templating"]["list"]}

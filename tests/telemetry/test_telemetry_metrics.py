@@ -137,6 +137,8 @@ def most_series(kinds: int) -> Iterator[Event]:
             yield CallEnded(now, route, 10 * at + 3, False, verdict, "x", "", 400, 1.0, 1, 0, 3)
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_every_metric_at_its_most_stays_below_the_bound() -> None:
     """With more routes and codes than are told apart, each with every outcome."""
     with serving(fold(most_series(30))) as server:
@@ -167,6 +169,8 @@ def test_counters_never_fall() -> None:
         before = now
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_names_follow_the_conventions_of_prometheus() -> None:
     """Counters end in _total, times are in seconds, each metric has a help and a type."""
     with serving(fold(most_series(2))) as server:
@@ -184,6 +188,8 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     assert parsed(text)
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_label_values_are_cut_and_hold_no_control_characters() -> None:
     """A route's name may come from a row."""
     hostile = 'm"\n\\}\x1b[2J' + "x" * 5000

@@ -153,6 +153,8 @@ def test_headers_that_are_none_are_told_without_their_value(run: Run, receiver: 
     assert TOKEN not in done.stderr
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_without_the_extra_nothing_is_sent(run: Run, recorder: Recorder, tmp_path: Path) -> None:
     """It says what to install."""
     import os
@@ -227,6 +229,8 @@ def opened(warned: list[str]) -> OtlpExport:
     return OtlpExport(os.environ, warn=lambda message, _: warned.append(message), version="1")
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_the_end_does_not_wait_for_an_endpoint_that_hangs(hanging: Hanging) -> None:
     """It leaves while the request is still open, and says that something is missing."""
     warned: list[str] = []
@@ -258,6 +262,8 @@ def test_spans_that_nobody_takes_do_not_pile_up(hanging: Hanging) -> None:
     export.close(patience_s=0.0)
 
 
+@pytest.mark.slow  # waits in real time
+@pytest.mark.traced
 def test_what_the_sdk_logs_is_as_before_afterwards(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its logger is the program's."""
     import logging
