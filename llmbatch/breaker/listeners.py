@@ -100,7 +100,7 @@ class Listeners:
             finally:
                 delivering.release()
 
-    def reset_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:  # pragma: no cover - in a forked process
         """In a forked process: no other thread is delivering."""
         self._delivering = threading.Lock()
 

@@ -175,7 +175,7 @@ class BreakerRegistry(Uncopyable, Generic[K]):
             with self._lock:
                 try:
                     name = self._gone.popleft()
-                except IndexError:
+                except IndexError:  # pragma: no cover - a race
                     return  # another thread or a signal handler was faster
                 self._names[name] -= 1
                 if self._names[name]:

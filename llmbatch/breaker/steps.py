@@ -205,7 +205,7 @@ class Steps:
         if self._listeners.has_events and not self._lock._is_owned():  # type: ignore[attr-defined]
             self._listeners.deliver()
 
-    def repair_after_fork(self, *, is_whole: bool) -> None:
+    def repair_after_fork(self, *, is_whole: bool) -> None:  # pragma: no cover - in a forked process
         """In a forked process: no other thread is delivering, or within a step. *is_whole*: none was in one."""
         self._listeners.reset_after_fork()
         if not is_whole:

@@ -197,8 +197,13 @@ def test_what_an_operator_does_concerns_one_process(make: Make) -> None:
     time.sleep(0.2)
 
     assert other.state == "closed"
+    fail(other)
+    fail(other)
+    time.sleep(0.2)
+    assert one.explain().reason == "maintenance"
     one.reset()
-    assert works(one)
+    other.reset()
+    wait_until(lambda: works(one))
 
 
 def test_a_cancelled_probe_gives_its_lease_back(make: Make) -> None:

@@ -253,6 +253,27 @@ def test_fresh_rows_probe_from_further_ahead_until_one_passes() -> None:
     assert story.route.trust.jumps == 0
 
 
+def test_the_smallest_request_that_misled_is_not_asked_while_a_finished_rows_can_be() -> None:
+    """It failed in an outage that a finished row's request ended: it may always fail."""
+    story = Story()
+    story.open()
+    story.probe(0, FAILED, "ping")
+    story.probe(0, GOOD, "good")
+    for row in range(11, 40):
+        if story.route.is_closed:
+            story.call(row, FAILED)
+    story.go_to_probe()
+    assert story.route.outage is not None
+    story.route.outage.check_next = True
+
+    assert story.route.next_probe(story.now, Candidates(fresh=False, parked=False, ping=True, good=True)) == Probe(
+        "good"
+    )
+    assert story.route.next_probe(story.now, Candidates(fresh=False, parked=False, ping=True, good=False)) == Probe(
+        "ping"
+    )
+
+
 def test_one_probe_goes_at_a_time_until_its_lease_is_over() -> None:
     """One that hangs is replaced."""
     story = Story()
