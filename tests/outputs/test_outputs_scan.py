@@ -73,10 +73,11 @@ def test_a_holed_line_with_others_behind_it_is_refused(tmp_path: Path) -> None:
         (result_line(3).replace(b'"row":3', b'"row":99999999999'), "is not a row number"),
     ],
 )
-def test_a_wrong_line_before_a_holed_one_has_its_own_message(tmp_path: Path, second: bytes, message: str) -> None:
+@pytest.mark.parametrize("last", [result_line(5), holed(result_line(5))], ids=["whole", "holed"])
+def test_a_wrong_line_has_its_own_message(tmp_path: Path, second: bytes, message: str, last: bytes) -> None:
     """Lines before a holed one are read one by one, with the same checks."""
     path = tmp_path / "o.jsonl"
-    path.write_bytes(result_line(1) + second + holed(result_line(5)))
+    path.write_bytes(result_line(1) + second + last)
 
     with pytest.raises(OutputError, match=message) as caught:
         open_output(path)
