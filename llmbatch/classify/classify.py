@@ -24,7 +24,7 @@ from llmbatch.classify.error_bodies import (
     plain_message,
     read_error_body,
 )
-from llmbatch.classify.event_stream import assemble, read_stream
+from llmbatch.classify.event_stream import assemble, looks_like_stream, read_stream
 from llmbatch.classify.exceptions import (
     AttachedResponse,
     attached_completion,
@@ -82,7 +82,7 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         return _name_endpoint(_classify_failure(reply.status, reply.headers, body, mask, asked=asked), endpoint)
     if not body.whole and _is_media(reply.headers, body.text):
         return _media(reply, mask)
-    read = read_success(endpoint, body.document) if body.whole else _text_fault(reply.headers, body.text)
+    read = read_success(endpoint, body.document, asked) if body.whole else _text_fault(reply.headers, body.text)
     if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
         if document is not None:
@@ -372,7 +372,7 @@ def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
     """Code and message of a success without JSON: empty, an event stream, or something else."""
     if not text.strip():
         return BadBody(EMPTY_BODY, "a success status without a body")
-    if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
+    if looks_like_stream(headers, text):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
     said = plain_message(text)

@@ -6,15 +6,22 @@ stream that was received to its end holds a complete answer, which was paid for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from llmbatch.classify.responses import BadBody, names_error
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
-__all__ = ["assemble", "read_stream"]
+__all__ = ["assemble", "looks_like_stream", "read_stream"]
 
 _MOST_PARTS = 256
 """Choices, calls and blocks of one answer, by their index."""
+
+_BEGINNING = 4000
+"""Characters of an answer that may be comments before its first event."""
+
+_LAST_EVENTS = frozenset(
+    {"message_stop", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
 
 
 def assemble(text: str) -> dict[str, JSON] | None:
@@ -34,23 +41,49 @@ def assemble(text: str) -> dict[str, JSON] | None:
     return None
 
 
+def looks_like_stream(headers: Mapping[str, str], text: str) -> bool:
+    """Whether an answer is an event stream, by its type or by how it begins: some come with the type of JSON."""
+    if "event-stream" in headers.get("content-type", ""):
+        return True
+    start = text[:_BEGINNING].lstrip()
+    return start.startswith(("data:", "event:")) or (start.startswith((":", "id:", "retry:")) and "\ndata:" in start)
+
+
 def read_stream(text: str) -> JSON | BadBody:
-    """The error inside an event stream; ``unexpected_stream`` if it ended without one."""
-    event = ""
+    """The error inside an event stream; ``unexpected_stream`` if it came to its end, else ``truncated_stream``.
+
+    The end is ``[DONE]``, the last event of a message or a response, or a finish reason of every choice.
+    """
+    name, has_ended = "", False
+    seen: set[int] = set()
+    finished: set[int] = set()
     for line in text.split("\n"):
         field, _, value = line.rstrip("\r").partition(":")
+        value = value.strip()
         if field == "event":
-            event = value.strip()
-        elif field == "data" and (event == "error" or '"error"' in value):
+            name = value
+        elif field == "data" and value == "[DONE]":
+            has_ended = True
+        elif field == "data":
             try:
-                document = parse(value.strip())
+                event = parse(value)
             except RawJsonError:
-                document = {"error": value.strip()}
-            if event == "error" or (isinstance(document, dict) and names_error(document.get("error"))):
-                return document
+                event = {"error": value} if name == "error" else None
+            if not isinstance(event, dict):
+                continue
+            kind = event.get("type")
+            if name == "error" or kind == "error" or event.get("object") == "error" or names_error(event.get("error")):
+                return event
+            has_ended = has_ended or name in _LAST_EVENTS or (isinstance(kind, str) and kind in _LAST_EVENTS)
+            choices = event.get("choices")
+            for choice in choices if isinstance(choices, list) else ():
+                if isinstance(choice, dict):
+                    seen.add(_index(choice))
+                    if choice.get("finish_reason"):
+                        finished.add(_index(choice))
         elif not field:
-            event = ""
-    if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
+            name = ""
+    if has_ended or (seen and seen == finished):
         return BadBody("unexpected_stream", "an unrequested event stream of an unknown kind")
     return BadBody("truncated_stream", "the event stream ended early")
 

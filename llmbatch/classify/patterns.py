@@ -171,6 +171,13 @@ LONG_WORDS = _any(
     r"exceeds? the model's (?:maximum|max) (?:context|input|model)|longer than the (?:maximum|max) model length",
     r"tokens? exceed context window|maximum (?:prompt|input) length|input length and `max_tokens` exceed",
     r"input is too (?:long for|large to process)|must have less than \d+ tokens|`max_new_tokens` must be <=",
+    # Vertex: "the input token count is 40000 but model only supports up to 32768"; Kimi: "Your request exceeded model
+    # token limit: 8192 (requested: 9120)"; DashScope: "Range of input length should be [1, 30720]"; Cloudflare:
+    # "exceeded this model context window limit"; Databricks, 2026: "exceeds maximum allowed token size"
+    r"input token count .{0,60}(?:exceeds?|supports? (?:only )?up to)|range of input length should be",
+    r"exceed(?:s|ed) (?:the |this |your )?model(?:'s)? (?:token limit|context window|limit of \d+)",
+    r"exceed(?:s|ed) (?:the )?maximum allowed (?:token|input|context|prompt)",
+    r"(?:should|must) (?:have|be) at most \d+ (?:input )?tokens",
 )
 
 FILTER_CODES = _any(
@@ -224,7 +231,8 @@ ADDRESS_WORDS = _any(
 MODEL_CODES = _any(
     r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(?:decommissioned|deprecated)",
     r"model_not_(?:active|available|supported)",  # Hugging Face's router, cline#5098, 2025-07
-    r"model_terms_required|model_permission_\w+|key_model_access_denied",  # Groq; litellm's proxy
+    r"model_terms_required|model_permission_\w+",  # Groq
+    r"\w*model_access_denied",  # litellm's proxy: of a key, a team, a user, an organization, a project
     r"resource_does_not_exist|access_?denied\.unpurchased|model\.access_?denied",  # Databricks; DashScope
 )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from llmbatch.classify.finish_reasons import ends_by_row
 from llmbatch.classify.usage import read_usage
 from llmbatch.core.calls import Usage
-from llmbatch.core.raw_json import JSON
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = ["BadBody", "ParsedAnswer", "names_error", "read_success"]
 
@@ -50,13 +50,16 @@ class BadBody:
 _TextOf = Callable[[dict[str, JSON], str | None], str | BadBody | None]
 
 
-def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
-    """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
+def read_success(endpoint: str, document: JSON, asked: bytes = b"") -> ParsedAnswer | BadBody:
+    """Read *document*, the body of a 2xx answer of *endpoint* to the body *asked*. Cost: a few dictionary lookups.
+
+    Of embeddings, each is looked through.
+    """
     if not isinstance(document, dict):
         return BadBody("invalid_body", "the answer is not a JSON object", document)
     if names_error(document.get("error")) or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
-    read = _read(endpoint, document)
+    read = _read_embeddings(document, asked) if endpoint == "embeddings" else _read(endpoint, document)
     if isinstance(read, BadBody) and read.error is None and not _ERROR_MEMBERS.isdisjoint(document):
         # A message or code of the provider's own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
@@ -88,7 +91,7 @@ def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         if isinstance(base, dict) and base.get("status_code"):
             return BadBody("error_in_200", "a success status with an error inside", document)
         return ParsedAnswer(None, read_usage(document.get("usage")), None)
-    return _read_embeddings(document)
+    return _read_embeddings(document, b"")
 
 
 def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | BadBody:
@@ -312,26 +315,49 @@ def _read_message(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     return ParsedAnswer(text, tokens, finish, is_empty=not text and not any(map(_is_other_content, content)))
 
 
-def _read_embeddings(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
+def _read_embeddings(document: dict[str, JSON], asked: bytes) -> ParsedAnswer | BadBody:
     data = document.get("data")
     if not isinstance(data, list) or not data:
         return BadBody("no_data", "a success status without data")
+    for item in data:
+        if isinstance(item, dict) and (item.get("object") == "error" or names_error(item.get("error"))):
+            return BadBody("error_in_200", "a success status with an error inside", {"error": item.get("error", item)})
     if any(map(_is_hollow, data)):
         return BadBody("empty_embedding", "an embedding without numbers")
+    if len(data) < (count := _texts_in(asked)):
+        return BadBody("missing_embeddings", f"{len(data)} embeddings of {count} texts")
     usage = document.get("usage")
     if isinstance(usage, dict):
         usage = {**usage, "completion_tokens": 0}
     return ParsedAnswer(None, read_usage(usage), None)
 
 
+_has_list = re.compile(rb'"input"\s*:\s*\[').search
+
+
+def _texts_in(asked: bytes) -> int:
+    """How many texts a request asks to embed, each a string or a list of tokens; 0 if that is not known."""
+    if _has_list(asked) is None:
+        return 0
+    try:
+        body = parse(asked.decode())
+    except (RawJsonError, UnicodeDecodeError):
+        return 0
+    texts = body.get("input") if isinstance(body, dict) else None
+    return len(texts) if isinstance(texts, list) and all(isinstance(text, str | list) for text in texts) else 0
+
+
 def _is_hollow(item: JSON) -> bool:
-    """Whether an embedding has nothing in it. Looks at both ends only: those of nulls are nulls throughout."""
-    if not isinstance(item, dict) or "embedding" not in item:
-        return False
-    numbers = item["embedding"]
-    if isinstance(numbers, list):
-        return not numbers or numbers[0] is None or numbers[-1] is None
-    return not numbers
+    """Whether an embedding has nothing in it, or nulls or texts among its numbers."""
+    if not isinstance(item, dict):
+        return True
+    # Jina's models of several vectors say "embeddings"; others name the kind: "sparse_embedding".
+    found = item.get("embedding", item.get("embeddings"))
+    if found is None:
+        return "embedding" in item or not any("embedding" in name for name in item)
+    if isinstance(found, list):
+        return not found or None in found or any(isinstance(number, str) for number in found[:1])
+    return not found
 
 
 def _joined(parts: list[JSON], types: tuple[str, ...]) -> str | None:

@@ -110,17 +110,38 @@ def _sources(
 
 
 def _named(value: str, now: datetime | None) -> float | None:
-    """Seconds of a ``retry-after``: a number, a date, and what servers make of it (``30s``, ``30, 30``, an instant)."""
-    value = value.strip()
-    first, comma, _ = value.partition(",")
-    wait = reset_seconds(first.strip() if comma and _number(first.strip()) else value, now)
+    """Seconds of a ``retry-after``: a number, a date, and what servers make of it.
+
+    ``30s``, ``"30"``, ``30 seconds``, ``PT30S``, an instant; of several numbers (``2, 30``) the largest.
+    """
+    value = value.strip().strip("\"'")
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) > 1 and _number(parts[0]):
+        return max(float(part) for part in parts if _number(part))
+    wait = reset_seconds(value, now)
+    if wait is None:
+        wait = _in_units(value)
     return _until(_http_date(value), now) if wait is None else wait
+
+
+_iso_duration = re.compile(r"PT(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?", re.ASCII).fullmatch
+
+
+def _in_units(text: str) -> float | None:
+    """``30 seconds`` and ``PT1M30S`` in seconds."""
+    iso = _iso_duration(text)
+    if iso is not None:
+        hours, minutes, seconds = (float(part or 0) for part in iso.groups())
+        return hours * 3600 + minutes * 60 + seconds
+    return wait_in_words(f"wait {text}", None) if text[:1].isdigit() and len(text) <= 50 else None
 
 
 def _in_fields(body: JSON, now: datetime | None) -> Iterator[float | None]:
     """Waits in members of the error, its details and its metadata."""
     error = _error_object(body)
-    for holder in (error, body, error.get("metadata"), error.get("detail"), *error_details(body)):
+    listed = error.get("errors")
+    others = [error.get(name) for name in ("metadata", "detail", "data")]
+    for holder in (error, body, *others, *(listed[:3] if isinstance(listed, list) else ()), *error_details(body)):
         for name, value in holder.items() if isinstance(holder, dict) else ():
             scale = _FIELDS.get(_compact("", name).lower()) if len(name) <= 30 else None
             if scale is None or isinstance(value, bool) or not isinstance(value, int | float | str):

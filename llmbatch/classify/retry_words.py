@@ -12,11 +12,11 @@ __all__ = ["wait_in_words"]
 
 _UNITS = r"milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|ms|s|m|h|d"
 _AMOUNT = rf"\d{{1,15}}(?:\.\d{{1,15}})?\s?(?:{_UNITS})(?![a-z])"
-_AGAIN = r"(?:\s(?:again|later|it|(?:your|this|the)\srequest),?){0,2}"
+_AGAIN = r"(?:\s(?:again|later|it|(?:your|this|the)\srequests?),?){0,2}"
 _find_wait = re.compile(
     # "Your quota will reset after 8h44m7s." (Gemini, gemini-cli#13004, 2025-11); "Your rate limit resets in ~30s."
     # (Replicate); "Expected available in 30 seconds." (Django REST framework); "Please wait 60 seconds" (GitHub)
-    rf"(?:\b(?:try(?:ing)?|retry(?:ing)?|resets?|available|refilled){_AGAIN}\s(?:in|after)"
+    rf"(?:\b(?:try(?:ing)?|retry(?:ing)?|resets?|available|refilled){_AGAIN}\s(?:in|after):?"
     r"|\bwait(?:\sfor)?|\bwait time(?:\sis|:))"
     r"\s(?:(?:about|approximately|around|another|at least)\s|~\s?)?"
     rf"((?:{_AMOUNT}(?:,?\s(?:and\s)?)?){{1,4}})",
@@ -28,9 +28,10 @@ _find_field = re.compile(
     rf"({_AMOUNT}|\d{{1,9}}(?:\.\d{{1,9}})?(?![\w.-]))",
     re.ASCII | re.IGNORECASE,
 ).search
+_find_chinese = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?(秒|分钟?|小?时)(?:之?后|以后)", re.ASCII).search
 _amounts = re.compile(rf"(\d+(?:\.\d+)?)\s?({_UNITS})(?![a-z])", re.ASCII | re.IGNORECASE).findall
 _find_instant = re.compile(
-    rf"\b(?:try|retry|resets?|available|refilled){_AGAIN}\s(?:at|on|after)\s"
+    rf"\b(?:try|retry|resets?|available|refilled){_AGAIN}\s(?:at|on|after):?\s"
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?\s?(Z|UTC|GMT|[+-]\d\d:?\d\d)",
     re.ASCII | re.IGNORECASE,
 ).search
@@ -52,6 +53,9 @@ def wait_in_words(message: str, now: datetime | None) -> float | None:
     if found is not None:
         scale = 1e-3 if found[1] else 1.0
         return float(found[2]) * scale if found[2][-1].isdigit() else _seconds(found[2])
+    found = _find_chinese(message)  # "请在45秒后重试"
+    if found is not None:
+        return float(found[1]) * {"秒": 1.0, "分": 60.0}.get(found[2][0], 3600.0)
     found = _find_instant(message)
     return None if found is None or now is None else _until(found[1], found[2], found[3], now)
 

@@ -71,7 +71,7 @@ class Mask:
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, _HIDDEN)
-        if self._escaped is not None and self._escape in text:
+        if self._escaped is not None and (self._escape in text or "&#" in text):
             text = self._escaped.sub(_HIDDEN, text)
         return text
 
@@ -90,10 +90,13 @@ def _spellings(value: str) -> set[str]:
 
 
 def _escaped(value: str) -> str:
-    """Return a pattern for *value* in a (nested) JSON string, in which any character may be escaped."""
+    """Return a pattern for *value* in a (nested) JSON string or in HTML, in which any character may be escaped."""
     parts = []
     for character in value:
         units = character.encode("utf-16-be").hex()
         escape = "".join(rf"\\{{1,3}}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
-        parts.append(rf"(?:\\{{0,3}}{re.escape(character)}|{escape})")
+        code = ord(character)
+        named = html.escape(character)
+        entity = rf"&#(?:(?i:x0{{0,4}}{code:x})|0{{0,4}}{code});" + ("" if named == character else f"|{named}")
+        parts.append(rf"(?:\\{{0,3}}{re.escape(character)}|{escape}|{entity})")
     return "".join(parts)

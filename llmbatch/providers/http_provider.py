@@ -11,6 +11,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from llmbatch.classify.classify import classify_reply
+from llmbatch.classify.event_stream import looks_like_stream
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.hints import KEY, hint_for_key
 from llmbatch.classify.rate_headers import read_rate_limits
@@ -366,9 +367,9 @@ def _digest(settings: Mapping[str, str]) -> str:
 
 
 def _is_stream(reply: Reply) -> bool:
-    return 200 <= reply.status < 300 and (
-        "text/event-stream" in reply.headers.get("content-type", "") or reply.body.startswith((b"data:", b"event:"))
-    )
+    if not 200 <= reply.status < 300 or reply.body.startswith(b"{"):
+        return False
+    return looks_like_stream(reply.headers, reply.body[:4000].decode(errors="replace"))
 
 
 def _with_model(body: str, members: Mapping[str, str], model: str) -> bytes:

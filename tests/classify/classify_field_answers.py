@@ -92,6 +92,15 @@ FREE_TIER = "The free tier of the model has been exhausted."
 FREE_TIER_CODE = "AllocationQuota.FreeTierOnly"
 DEGRADED = "Function id '3b9748d8': DEGRADED function cannot be invoked"
 DOWN = ("failure", "provider", "model_unavailable")
+TOO_LONG = (
+    "Unable to submit request because the input token count is 40000 but model only supports up to 32768.",
+    "Your request exceeded model token limit: 8192 (requested: 9120)",
+    "Range of input length should be [1, 30720]",
+    "The estimated number of input and maximum output tokens (9000) exceeded this model context window limit (8000).",
+    "Input exceeds maximum allowed token size 4096",
+    "The input exceeds the model limit of 8192 tokens",
+    "Input should have at most 8192 tokens",
+)
 LM_STUDIO_LONG = "the model is loaded with context length of only 4096 tokens, which is not enough"
 LONG, NO, NETWORK, BAD = "context_length_exceeded", "model_not_found", "network_not_allowed", "invalid_params"
 PACE = "rate_limit_exceeded"
@@ -309,6 +318,18 @@ FIELD = [
         error("key not allowed to access model", type="key_model_access_denied", code="401"),
         "key_model_access_denied",
     ),
+    no_model(
+        "litellm's team",
+        401,
+        error("team not allowed to access model", type="team_model_access_denied"),
+        "team_model_access_denied",
+    ),
+    no_model(
+        "litellm's project",
+        401,
+        error("project not allowed", type="project_model_access_denied", code="401"),
+        "project_model_access_denied",
+    ),
     no_model("DashScope's free tier", 403, error(FREE_TIER, code=FREE_TIER_CODE), FREE_TIER_CODE),
     no_model("DashScope's free tier, in words", 403, error(FREE_TIER), "no_quota_for_model"),
     # A network that may not ask: the key was blamed.
@@ -326,6 +347,7 @@ FIELD = [
     # Rows that are too long, in words of local servers.
     row("LM Studio, long", 400, {"error": LM_STUDIO_LONG}, LONG, row_is_bad=True),
     row("LM Studio, keep", 400, {"error": "n_keep is greater than the context length"}, LONG, row_is_bad=True),
+    *(row(f"too long {number}", 400, error(said), LONG, row_is_bad=True) for number, said in enumerate(TOO_LONG, 1)),
     row("Zhipu, long", 400, error("Prompt 超长", code="1261"), LONG, row_is_bad=True),
     row(
         "Ollama's memory", 500, error("model requires more system memory (9.1 GiB) than is available"), "not_supported"

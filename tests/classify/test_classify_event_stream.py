@@ -96,10 +96,83 @@ def test_calls_are_put_together() -> None:
     ]
 
 
-@pytest.mark.parametrize("cut", [CHAT.removesuffix("data: [DONE]\n\n"), MESSAGE[:-60], RESPONSE[:120]])
+LONG_RESPONSE = events(
+    {"type": "response.created", "response": {"status": "in_progress", "output": []}},
+    {
+        "type": "response.completed",
+        "response": {
+            "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "Hello " * 2000}]}],
+        },
+    },
+    done=False,
+)
+
+
+def test_a_long_answer_in_the_last_event_was_taken_for_a_cut_one() -> None:
+    """Its kind stands at the beginning of that event."""
+    outcome = judge(LONG_RESPONSE, "responses")
+
+    assert (outcome.verdict, outcome.text) == ("success", "Hello " * 2000)
+
+
+def test_a_finish_reason_of_every_choice_is_an_end() -> None:
+    """Some servers send no ``[DONE]``."""
+    assert judge(CHAT.removesuffix("data: [DONE]\n\n")).verdict == "success"
+    two = events(chunk({"content": "a"}, "stop"), {"choices": [{"index": 1, "delta": {"content": "b"}}]}, done=False)
+    assert judge(two).code == "truncated_stream"
+
+
+@pytest.mark.parametrize("start", [": OPENROUTER PROCESSING\n\n", "id: 1\n", "\n\n", "retry: 3000\n\n"])
+def test_a_stream_is_known_whatever_line_it_begins_with(start: str) -> None:
+    """Also if it comes with the type of JSON."""
+    assert judge(start + CHAT, headers={"content-type": "application/json"}).text == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "event", "verdict", "code"),
+    [
+        (
+            "responses",
+            {"type": "response.failed", "response": {"status": "failed", "error": {"code": "insufficient_quota"}}},
+            *("account_refused", "insufficient_quota"),
+        ),
+        (
+            "responses",
+            {
+                "type": "response.failed",
+                "response": {"status": "failed", "error": {"code": "context_length_exceeded", "message": "too long"}},
+            },
+            *("rejected", "context_length_exceeded"),
+        ),
+        ("responses", {"type": "response.failed", "response": {"status": "failed", "error": None}}, "failure", None),
+        (
+            "responses",
+            {"type": "error", "code": "rate_limit_exceeded", "message": "slow down"},
+            *("throttled", "rate_limit_exceeded"),
+        ),
+        (
+            "chat",
+            {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400},
+            *("rejected", None),
+        ),
+    ],
+)
+@pytest.mark.parametrize("done", [True, False])
+def test_an_error_event_says_what_failed(
+    endpoint: str, event: object, verdict: str, code: str | None, done: bool
+) -> None:
+    """It was a stream that ended early: an outage where it should stop, or a row that was resent again and again."""
+    outcome = judge(events(event, done=done), endpoint)
+
+    assert outcome.verdict == verdict
+    assert outcome.code == (code or outcome.code)
+
+
+@pytest.mark.parametrize("cut", [CHAT[: CHAT.index('"stop"')], MESSAGE[:-60], RESPONSE[:120], RESPONSE[:-200]])
 def test_a_stream_that_was_cut_is_a_failed_attempt(cut: str) -> None:
-    """Half an answer is none."""
-    outcome = judge(cut)
+    """Half an answer is none, also if its text speaks of the end."""
+    outcome = judge(cut.replace("Hel", "[DONE] message_stop"))
 
     assert (outcome.verdict, outcome.retry, outcome.code) == ("failure", True, "truncated_stream")
 

@@ -66,6 +66,12 @@ def choice(finish: str | None = "stop", content: object = "", **members: object)
         ("embeddings", {"data": [{"embedding": [None, None, None]}]}, "empty_embedding"),
         ("embeddings", {"data": [{"embedding": [0.1]}, {"embedding": []}]}, "empty_embedding"),
         ("embeddings", {"data": [{"embedding": None}]}, "empty_embedding"),
+        ("embeddings", {"data": [{"embedding": [0.1, None, 0.2]}]}, "empty_embedding"),
+        ("embeddings", {"data": [{"embedding": ["NaN", "NaN"]}]}, "empty_embedding"),
+        ("embeddings", {"data": [{"object": "embedding", "index": 0}]}, "empty_embedding"),
+        ("embeddings", {"data": ["x"]}, "empty_embedding"),
+        ("embeddings", {"data": [{"object": "error", "message": "worker crashed"}]}, "error_in_200"),
+        ("embeddings", {"data": [{"embedding": [0.1]}, {"error": {"message": "worker crashed"}}]}, "error_in_200"),
     ],
 )
 def test_an_answer_that_the_provider_broke_off_is_a_failed_attempt(endpoint: str, body: object, code: str) -> None:
@@ -142,11 +148,31 @@ def test_a_blocked_prompt_in_a_200_ends_its_row(body: object) -> None:
         ("messages", {"content": [], "stop_reason": "end_turn", "usage": {"input_tokens": 3, "output_tokens": 2}}),
         ("responses", {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}),
         ("embeddings", {"data": [{"embedding": [0.0, 0.0]}, {"embedding": "AAAA"}]}),
+        ("embeddings", {"data": [{"embeddings": [[0.1], [0.2]]}, {"sparse_embedding": {"1": 0.5}}]}),
     ],
 )
 def test_an_answer_that_merely_says_little_is_a_success(endpoint: str, body: object) -> None:
     """It was paid for, and another attempt would say the same."""
     assert judge(200, body, endpoint=endpoint).verdict == "success"
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict"),
+    [
+        ({"input": ["a", "b", "c"]}, "failure"),
+        ({"input": [[1, 2], [3]]}, "failure"),
+        ({"input": [1, 2, 3]}, "success"),  # one text, as tokens
+        ({"input": "a"}, "success"),
+        ({"input": [{"text": "a"}, {"image": "b"}]}, "success"),  # perhaps one embedding of both
+    ],
+)
+def test_fewer_embeddings_than_texts_were_a_success(asked: object, verdict: str) -> None:
+    """The texts that have none would be lost without a word."""
+    answer = json.dumps({"data": [{"embedding": [0.1]}]}).encode()
+    outcome = classify_reply(Reply(200, {}, answer), endpoint="embeddings", mask=str, asked=json.dumps(asked).encode())
+
+    assert outcome.verdict == verdict
+    assert outcome.code == ("missing_embeddings" if verdict == "failure" else "")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_a_secret_shows_itself_in_no_printed_form() -> None:
         json.dumps({"error": KEY}, ensure_ascii=False),
         json.dumps({"error": KEY}).replace("/", "\\/"),
         f"{KEY}{KEY}",
+        "".join(f"&#{ord(character)};" for character in KEY),
+        KEY.replace("/", "&#x2F;").replace("-", "&#45;"),
     ],
 )
 def test_a_key_is_masked_in_plain_text_and_in_json(text: str) -> None:
