@@ -47,6 +47,9 @@ HOPELESS = 0.85
 FEW, MANY = 20, 50
 """Answers needed to estimate the share of overload at one limit: if most are overload, and if not."""
 
+MOSTLY = 0.5
+"""Share of calls without an answer in time above which a limit that a user has chosen may be too high."""
+
 FIRST_SPAN, LONG_SPAN = 100, 6400
 """Answers between two trials of a lower limit: after the first that did not help, and at most."""
 
@@ -69,7 +72,9 @@ class AdaptiveLimit:
         "_bound",
         "_cut_at",
         "_growth",
+        "_is_auto",
         "_knee",
+        "_late",
         "_load_knee",
         "_load_share",
         "_overloads",
@@ -87,6 +92,7 @@ class AdaptiveLimit:
     )
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
+        self._is_auto = is_auto
         self._knee = Knee(ceiling, is_auto=is_auto)
         self._bound = LoadBound()
         self._value = float(self._knee.cap)
@@ -102,6 +108,8 @@ class AdaptiveLimit:
         """Estimate of what the provider carried when the limit was last lowered; regained by half per round trip."""
         self._refused = 0.0
         """Share of the last answers that were refused, by 429 or overload."""
+        self._late = 0.0
+        """Share of the last answers that did not come in time."""
         self._answers = 0
         """Answers to calls sent since the last cut or trial."""
         self._overloads = 0
@@ -164,6 +172,8 @@ class AdaptiveLimit:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
                 self._refused = 0.0
+        if self._late:
+            self._late -= self._late / max(float(FEW), self._value)
         if self._overloads or self._tried_from is not None:
             self._note(serial, overload=0)
             if self._tried_from is not None:
@@ -192,9 +202,17 @@ class AdaptiveLimit:
     def on_timeout(self, serial: int, newest: int) -> None:
         """Count call *serial*, which had no answer in time, as an overload answer, but not against a ramp.
 
-        Too many requests in flight for a server that refuses none end like that; so do rows that take too long.
+        Too many requests in flight for a server that refuses none end like that; so do rows that take too long. Hence a
+        limit that a user has chosen is lowered only while most calls end so, or once less load has helped.
         """
-        if self._value >= self._slow_start:
+        if self._is_auto:
+            if self._value >= self._slow_start:
+                self.on_overload(serial, newest)
+            return
+        self._late += (1.0 - self._late) / max(float(FEW), self._value)
+        if self._tried_from is not None:
+            self._note(serial, overload=1)
+        elif self._value >= self._slow_start and (self._late > MOSTLY or self._load_knee is not None):
             self.on_overload(serial, newest)
 
     def _follow_knee(self, before: int) -> None:
@@ -249,7 +267,9 @@ class AdaptiveLimit:
 
         *forget*: forget latencies too. Only those of calls after number *newest* count from now on.
         """
+        self._late = 0.0
         if forget:
+            self._load_knee = None
             self._knee.restart(newest)
         else:
             self._knee.resume(newest)
@@ -295,7 +315,8 @@ class AdaptiveLimit:
             if self._answers < (FEW if share > 0.5 else MANY):
                 return
             helps = (1.0 + self._value / knee) / 2.0
-            if self._value * (1.0 - share) < helps * knee * (1.0 - self._load_share) and share > TOLERANCE:
+            is_worse = self._value * (1.0 - share) < helps * knee * (1.0 - self._load_share) and share > TOLERANCE
+            if is_worse and self._late <= HOPELESS:
                 self._load_knee = None
                 self._set(knee)
                 self._usual = share

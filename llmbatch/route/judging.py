@@ -126,7 +126,7 @@ class Judging(RouteBase):
         self.circuit.settle(call.permit, "failure", now)
         if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
-        elif self._policy.is_auto and outcome.code == "timeout" and call.kind == "row" and not call.probe:
+        elif outcome.code == "timeout" and call.kind == "row" and not call.probe:
             self.limit.on_timeout(call.serial, self.circuit.serial)
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)

@@ -1,7 +1,8 @@
 """Rows whose request is equal to that of another row, the leader, which is sent: they wait for its answer.
 
 A follower occupies no slot and counts for no route. If the leader fails for good, the next follower takes its place,
-with attempts of its own. Memory: at most a bounded number of followers; further ones are skipped and read again later.
+with attempts of its own; if that one fails too, no row of this request waits for another any more, as one after another
+they would take hours. Memory: at most a bounded number of followers; further ones are skipped and read again later.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from llmbatch.runner.backlog import PendingRow
 
 __all__ = ["Followers"]
 
+_MOST_FAILED = 10_000
+"""Requests that are remembered as failing; beyond them all are forgotten."""
+
 
 class Followers:
     """Leaders by the key of their request, and the rows that follow each."""
 
-    __slots__ = ("_keys", "_overflowed", "count", "leaders")
+    __slots__ = ("_failed", "_keys", "_overflowed", "count", "leaders")
 
     def __init__(self) -> None:
         self.leaders: dict[bytes, tuple[PendingRow, deque[PendingRow]]] = {}
@@ -24,6 +28,8 @@ class Followers:
         self._keys: dict[PendingRow, bytes] = {}
         self._overflowed: set[bytes] = set()
         """Keys of which rows were skipped."""
+        self._failed: dict[bytes, int] = {}
+        """By key, how many leaders that had followers have failed."""
         self.count = 0
         """Rows that follow."""
 
@@ -37,6 +43,8 @@ class Followers:
         """
         found = self.leaders.get(key)
         if found is None:
+            if self._failed.get(key, 0) > 1:
+                return False
             self.leaders[key] = (pending, deque())
             self._keys[pending] = key
             return False
@@ -58,14 +66,19 @@ class Followers:
         self._overflowed.discard(key)
         return list(rows), was_overflowed
 
-    def promote(self, leader: PendingRow) -> tuple[PendingRow | None, bool]:
-        """Let the next follower of *leader*, which failed, take its place; None if there is none.
+    def promote(self, leader: PendingRow) -> tuple[list[PendingRow], bool]:
+        """The followers of *leader*, which failed, that are sent now: the next, which leads the others, or all.
 
         Also whether rows like it were skipped.
         """
         key = self._keys.get(leader)
         if key is None or not self.leaders[key][1]:
-            return None, self.release(leader)[1]
+            return [], self.release(leader)[1]
+        if key not in self._failed and len(self._failed) >= _MOST_FAILED:
+            self._failed.clear()
+        self._failed[key] = self._failed.get(key, 0) + 1
+        if self._failed[key] > 1:
+            return self.release(leader)
         del self._keys[leader]
         rows = self.leaders[key][1]
         first = rows.popleft()
@@ -74,7 +87,7 @@ class Followers:
         self.count -= 1
         was_overflowed = key in self._overflowed
         self._overflowed.discard(key)
-        return first, was_overflowed
+        return [first], was_overflowed
 
     def waiting(self) -> list[tuple[PendingRow, PendingRow]]:
         """All followers, each with its leader."""

@@ -230,7 +230,7 @@ class Settler:
     def _end_followers(
         self, leader: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float
     ) -> None:
-        """Answer the rows with equal requests too, or send the next of them if the leader failed."""
+        """Answer the rows with equal requests too, or send the next of them, or all, if the leader failed."""
         run, route = self._run, leader.route
         is_cut = run.options.require_finish and outcome.finish_reason == "length"
         if status == "success" and not is_cut:
@@ -239,15 +239,15 @@ class Settler:
                 row.route = route
                 run.finisher.finish(row, replace(outcome, is_cached=True), "success", now)
         else:
-            first, were_skipped = run.followers.promote(leader)
-            if first is not None:
-                run.routing.renew(first, now)
-                run.backlog.add(first)
-                self._promoted.append(first)
-                if len(self._promoted) == 1:  # else the loop below goes on, as the row was ended in it
-                    while self._promoted:
-                        self._park(self._promoted[0], now)
-                        del self._promoted[0]
+            rows, were_skipped = run.followers.promote(leader)
+            for row in rows:
+                run.routing.renew(row, now)
+                run.backlog.add(row)
+            is_outermost = not self._promoted  # else the loop below goes on, as the leader was ended in it
+            self._promoted.extend(rows)
+            while is_outermost and self._promoted:
+                self._park(self._promoted[0], now)
+                del self._promoted[0]
         route.skipped = route.skipped or were_skipped
 
     def _retry(self, pending: PendingRow, at: float, code: str, now: float) -> None:

@@ -6,6 +6,7 @@ from itertools import count, pairwise
 from random import Random
 
 import pytest
+from closed_loop import drive, lognormal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -328,3 +329,30 @@ def test_a_ramp_after_a_wait_begins_with_one_where_two_were_too_many() -> None:
 
     limit.on_success(100)
     assert limit.value == 2, "and more as soon as one succeeds"
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "knee", "timeout", "least"), [(40, 4, 5.0, 0.65), (40, 8, 4.0, 0.85), (200, 20, 5.0, 0.65)]
+)
+def test_a_chosen_limit_is_lowered_where_most_calls_wait_in_line_until_they_time_out(
+    ceiling: int, knee: int, timeout: float, least: float
+) -> None:
+    """A small server that works on few requests at once, also on those that nobody waits for any more."""
+    limit = AdaptiveLimit(ceiling)
+
+    trace = drive(limit, 200, kind="queue", knees=[(0.0, knee)], work=lognormal(0.3), timeout=timeout)
+
+    assert trace.rate(50, 200) / knee > least
+    assert limit.value < ceiling
+
+
+def test_a_chosen_limit_stays_where_some_rows_time_out() -> None:
+    """A third of the rows takes too long: not the load is the reason."""
+    limit = AdaptiveLimit(40)
+
+    for serial in range(1, 3000):
+        if serial % 3:
+            limit.on_success(serial, newest=serial)
+        else:
+            limit.on_timeout(serial, serial)
+        assert limit.value == 40

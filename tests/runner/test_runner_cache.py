@@ -133,6 +133,14 @@ def test_a_leader_that_fails_leaves_the_next_row_its_own_attempts(send: Send, pr
     assert calls(again) >= 1
 
 
+def test_equal_bad_rows_were_judged_one_after_another(send: Send, prompts: Prompts) -> None:
+    """Once two of them have failed, the others wait for none: an empty prompt in a thousand rows took an hour."""
+    story = send([*prompts(300), *same(60, "bad [sim:400]")])
+
+    assert story.statuses == {"success": 300, "failed": 60}
+    assert story.seconds < 40
+
+
 def test_followers_of_a_parked_row_wait_with_it(send: Send) -> None:
     """And are deferred with it when the run stops."""
     story = send(same(30), Phase(math.inf, "down"), on_outage="defer")
