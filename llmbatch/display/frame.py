@@ -17,6 +17,7 @@ from llmbatch.display.phrases import (
     count,
     duration,
     idle_reason,
+    next_probe_phrase,
     outage_left,
     pause_phrase,
     paused_phrase,
@@ -200,7 +201,7 @@ def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
     if route.open_s is not None:
         items.append(Text(f"{'' if is_narrow else 'for '}{duration(route.open_s)}", style="bold"))
     if word == "open":
-        items.append(Text(f"probe in {duration(route.next_probe_s)}" if route.next_probe_s else "probe due"))
+        items.append(Text(next_probe_phrase(route)))
     if word == "paused":
         items.append(Text(pause_phrase(route), style="yellow"))
     if route.parked:

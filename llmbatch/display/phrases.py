@@ -19,7 +19,9 @@ __all__ = [
     "elided",
     "gives_up_phrase",
     "idle_reason",
+    "is_idle",
     "local_time",
+    "next_probe_phrase",
     "outage_left",
     "pause_phrase",
     "paused_phrase",
@@ -63,12 +65,20 @@ def circuit_phrase(route: RouteSnapshot) -> str:
     word = state_word(route)
     if word == "open":
         since = "" if route.open_s is None else f" for {duration(route.open_s)}"
-        return f"open{since}, {_next_probe(route)}"
+        return f"open{since}, {next_probe_phrase(route)}"
     return f"paused: {pause_phrase(route)}" if word == "paused" else word
 
 
-def _next_probe(route: RouteSnapshot) -> str:
+def next_probe_phrase(route: RouteSnapshot) -> str:
+    """``probe in 3.2 s``, ``probe due``; ``nothing waits for it`` where no row is left that could probe."""
+    if is_idle(route):
+        return "nothing waits for it"
     return f"probe in {duration(route.next_probe_s)}" if route.next_probe_s else "probe due"
+
+
+def is_idle(route: RouteSnapshot) -> bool:
+    """Whether the route's circuit is open and a probe due, but the run has no row for it: it waits for others."""
+    return route.state == "open" and not (route.next_probe_s or route.parked or route.in_flight)
 
 
 def pause_phrase(route: RouteSnapshot) -> str:
@@ -109,7 +119,7 @@ def time_left(now: Snapshot, *, short: bool = False) -> str | None:
         return f"left {duration(now.eta_s)}"
     if now.pause_s is not None and now.work_left_s and now.stopping is None:
         return f"{duration(now.work_left_s)} of work" if short else f"about {duration(now.work_left_s)} once resumed"
-    down = [route for route in now.routes if route.state != "closed"]
+    down = [route for route in now.routes if route.state != "closed" and not is_idle(route)]
     if not down or now.stopping is not None:
         return None
     if now.work_left_s is None:
@@ -123,7 +133,7 @@ def idle_reason(now: Snapshot) -> str | None:
     """Why nothing is in flight although rows are left; None where something is, or a line of its own tells why."""
     if now.in_flight or now.exit_code is not None or now.eta_s == 0.0 or now.pause_s is not None or not now.calls:
         return None
-    if any(route.state != "closed" for route in now.routes):
+    if any(route.state != "closed" and not is_idle(route) for route in now.routes):
         return None
     paused = [route for route in now.routes if route.paused_s > 0]
     if paused:
@@ -163,10 +173,10 @@ def waits_for(now: Snapshot) -> str | None:
     if now.pause_s is not None and now.stopping is None and now.exit_code is None:
         resume = f": llmbatch resume {shown(shlex.quote(now.output))}" if now.output not in ("", "-") else ""
         return f"its user, who paused it {duration(now.pause_s)} ago{resume}"
-    down = [route for route in now.routes if route.state != "closed"]
+    down = [route for route in now.routes if route.state != "closed" and not is_idle(route)]
     if down:
         more = f" (and {plural(len(down) - 1, 'more route')})" if len(down) > 1 else ""
-        next_step = _next_probe(down[0]) if down[0].state == "open" else "probing"
+        next_step = next_probe_phrase(down[0]) if down[0].state == "open" else "probing"
         gives_up = gives_up_phrase(now, down[0])
         limit = f" (--max-outage: {gives_up})" if gives_up else ""
         return f"{elided(down[0].label, 80)} to answer again, {next_step}{limit}{more}"

@@ -17,6 +17,7 @@ from llmbatch.display.phrases import (
     elided,
     gives_up_phrase,
     idle_reason,
+    is_idle,
     paused_phrase,
     plural,
     rate,
@@ -75,7 +76,8 @@ def progress_text(now: Snapshot) -> str:
     if now.waiting_retries:
         parts.append(f"retries waiting {now.waiting_retries:,}")
     # A pause under which nothing is in flight has been told beside that.
-    trouble = [route for route in now.routes if route.state != "closed" or (route.paused_s > 0 and not idle)]
+    down = [route for route in now.routes if route.state != "closed" and not is_idle(route)]
+    trouble = [*down, *(route for route in now.routes if route.state == "closed" and route.paused_s > 0 and not idle)]
     if trouble and not is_over:
         more = f" (+{len(trouble) - 1} more)" if len(trouble) > 1 else ""
         gives_up = gives_up_phrase(now, trouble[0])

@@ -137,6 +137,9 @@ def test_what_is_left_of_the_longest_outage_is_told() -> None:
 
     text = drawn(stats, now=70.0)
 
+    assert "○ open    openai/x · for 1m00s · nothing waits for it" in text
+    stats.observe(RowParked(20.0, "openai/x", 1, 9.0, "open", True))
+    text = drawn(stats, now=70.0)
     assert "○ open    openai/x · for 1m00s · probe due" in text
     assert "gives up  in 59m00s (--max-outage 1h00m)" in text
 

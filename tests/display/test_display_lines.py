@@ -121,11 +121,13 @@ def test_the_line_of_an_outage_says_what_waits() -> None:
         RowParked(1.0, ROUTE, 1, 9.0, "open", True),
         opening(1.0),
         opening(2.0, "other/m"),
+        RowParked(2.0, "other/m", 2, 9.0, "open", True),
+        opening(2.0, "ended/m"),  # no row of it is left
         Progress(10.0, 9, 0.1, False),
     )
 
     outage = f"circuit {ROUTE} open for 9.0 s, probe due (+1 more)"
-    assert lines[-1] == f"0/600 rows  0.0 rows/s  in flight 0  parked 1  {outage}  failed 0"
+    assert lines[-1] == f"0/600 rows  0.0 rows/s  in flight 0  parked 2  {outage}  failed 0"
 
 
 def test_a_flapping_provider_is_no_flood() -> None:

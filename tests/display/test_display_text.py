@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.core.events import CircuitChanged, RunStarted, Throttled
+from llmbatch.core.events import CircuitChanged, RowParked, RunStarted, Throttled
 from llmbatch.display.phrases import count, duration, plural, rate, shown, waits_for
 from llmbatch.report.stats import RunStats
 
@@ -80,3 +80,8 @@ def test_what_a_run_waits_for_is_a_phrase() -> None:
     stats.observe(CircuitChanged(1.0, "a/m", "closed", "open", "down", 4.0))
     stats.observe(CircuitChanged(1.0, "c/m", "closed", "open", "down", 4.0))
     assert waits_for(stats.snapshot(2.0)) == "a/m to answer again, probe in 3.0 s (and 1 more route)"
+    # No row of them is left that could probe: the run waits for the other route.
+    told = waits_for(stats.snapshot(12.0))
+    assert told == "the slower pace that b/m asked for (provider's wait, 8.0 s left: rate_limit)"
+    stats.observe(RowParked(12.0, "c/m", 1, 9.0, "open", True))
+    assert waits_for(stats.snapshot(12.0)) == "c/m to answer again, probe due"
