@@ -96,7 +96,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     shard = WHOLE if settings.shard is None or settings.shard.is_any else settings.shard
     opened = open_input(settings.input, output=output, input_format=settings.input_format, shape=shape, shard=shard)
     with opened as rows:
-        name = settings.input
+        name, sender = settings.input, None
         try:
             sender = keyless_provider(settings, schema, needs_keys=True)
             check_first_row(sender, rows, name, limit=settings.limit, strict=False)
@@ -132,12 +132,19 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             prices=prices,
             batches=_batches(settings, prices),
             progress=_progress(settings),
+            sender=sender,
         )
     finally:
         await source.aclose()
     missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
     report.store, report.cut_off = store, source.torn_line
-    report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
+    no_keys = [
+        f"{route}: {what}; a run would fail its {plural(report.routes[route], 'row')} with the code no_key"
+        for route, what in report.missing_keys.items()
+    ]
+    report.warnings = [
+        text for text in (*warnings, provider.models.unused(settings.model), missing_key, *no_keys) if text
+    ]
     return report
 
 

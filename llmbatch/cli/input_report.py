@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from llmbatch.cli.cost_report import CostRange
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Endpoint, Reply, Request
-from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.raw_json import JSON, dumps, parse
@@ -99,6 +99,8 @@ class CheckReport:
     malformed: dict[str, Finding] = field(default_factory=dict)
     endpoints: Counter[str] = field(default_factory=Counter)
     routes: Counter[str] = field(default_factory=Counter)
+    missing_keys: dict[str, str] = field(default_factory=dict)
+    """By route of :attr:`routes` whose key is not set, what is missing: a run fails its rows."""
     duplicates: Finding = field(default_factory=Finding)
     duplicates_complete: bool = True
     """Whether every name could be compared with every other."""
@@ -172,8 +174,11 @@ async def read_all(
     prices: Prices | None = None,
     batches: BatchCheck | None = None,
     progress: Callable[[int, float | None], None] | None = None,
+    sender: Provider | None = None,
 ) -> CheckReport:
     """Read *source* to its end and let *provider* prepare each row; *tenants* sees every row that is a request.
+
+    *sender*, which needs the keys of a run, tells of which routes they are missing.
 
     *finished*: rows that have their line already; with *retry_failed* those that failed, or whose lines a run
     would remove, are left. *progress* is told now and then how many rows were read, and which part of the input.
@@ -197,7 +202,10 @@ async def read_all(
         if row is None:
             await source.wait()
             continue
+        known = len(report.routes)
         request = _take_in(report, row, provider, names, is_done)
+        if sender is not None and isinstance(row, Row) and len(report.routes) > known:
+            _look_for_key(report, row, sender)
         if request is not None and tenants is not None and isinstance(row, Row):
             tenants.label(request.route.label, row)
         if progress is not None and report.rows % 1000 == 0:
@@ -341,6 +349,16 @@ def _take_in(
         if report.batches is not None:
             report.batches.add(row, cast("BatchProvider", provider))
     return request
+
+
+def _look_for_key(report: CheckReport, row: Row, sender: Provider) -> None:
+    """Note whether the key of *row*, the first of its route, is missing."""
+    try:
+        sender.routes(row)
+    except MissingKeyError as error:
+        report.missing_keys[next(reversed(report.routes))] = error.message
+    except UsageError:
+        pass  # what is wrong beside the key has been told
 
 
 def _asked(row: Row) -> str:

@@ -299,3 +299,20 @@ def test_check_warns_of_nothing_where_all_is_used(llmbatch_here: Run, tmp_path: 
     done = llmbatch_here("check", "p.jsonl", "-m", "sim/steady", "--circuit-key", "metadata.tenant", "--json")
 
     assert json.loads(done.stdout)["warnings"] == []
+
+
+def test_a_key_that_later_rows_need_is_told(llmbatch_here: Run, tmp_path: Path) -> None:
+    """A run fails them with the code ``no_key``; the first row alone was looked at."""
+    lines = [f'{{"model":"{model}","prompt":"x"}}\n' for model in ("openai/a", "groq/b", "groq/b", "groq/c")]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+
+    bare = llmbatch_here("check", "rows.jsonl", **KEY)
+    whole = llmbatch_here("check", "rows.jsonl", **KEY, GROQ_API_KEY="gsk-0123456789")
+
+    warning = "no API key: GROQ_API_KEY is not set; a run would fail its"
+    told = [line for line in bare.stdout.splitlines() if line.startswith("warning")]
+    assert [line.partition("warning")[2].strip() for line in told] == [
+        f"groq/b: {warning} 2 rows with the code no_key",
+        f"groq/c: {warning} 1 row with the code no_key",
+    ]
+    assert "warning" not in whole.stdout
