@@ -69,7 +69,9 @@ def why_stuck(run: RunContext) -> str:
         if state.is_mute:
             return f"{state.label} has never answered{flag}, not even the smallest request: {state.recent.error}"
         if not state.is_closed:
-            return f"{state.label} is in an outage{flag}: {state.reason}"
+            # An opening that no probe has confirmed is not counted as an outage.
+            what = "is in an outage" if state.is_confirmed else "has answered no row since its circuit opened"
+            return f"{state.label} {what}{flag}: {state.reason}"
     limited = [route for route in run.routes if route.unfinished and route.limited_by is not None]
     if limited and all(route.limited_by is not None for route in run.routes if route.unfinished):
         limits = dict.fromkeys(f"{route.limited_by} is used up" for route in limited)
