@@ -190,7 +190,8 @@ def _movement(report: StatusReport, run: dict[str, JSON], now: float) -> list[tu
 def _killed(run: dict[str, JSON]) -> str:
     parked = int(_number(run.get("parked")))
     last = f"; {plural(parked, 'row')} waited when it was last heard of" if parked else ""
-    return f"it left no last word (or could write none, as on a full disk), so which rows waited is not known{last}; every row without a line is sent again"
+    unknown = "it left no last word (or could write none, as on a full disk), so which rows waited is not known"
+    return f"{unknown}{last}; every row without a line is sent again"
 
 
 def _deferred(deferred: Deferred, rows: int, wall: float, *, is_refused: bool) -> str:

@@ -41,9 +41,10 @@ class Knee(Search):
     stays there unless there is clear evidence of a knee.
     """
 
-    __slots__ = ()
+    __slots__ = ("is_auto",)
 
     def __init__(self, ceiling: int, *, is_auto: bool) -> None:
+        self.is_auto = is_auto
         super().__init__(ceiling, is_chosen=not is_auto or ceiling <= START)
 
     def resume(self, newest: int) -> None:

@@ -48,7 +48,8 @@ FEW, MANY = 20, 50
 """Answers needed to estimate the share of overload at one limit: if most are overload, and if not."""
 
 MOSTLY = 0.5
-"""Share of calls without an answer in time above which a limit that a user has chosen may be too high."""
+"""Share of calls without an answer in time, and of the time limit that good ones take, above which a limit that a user
+has chosen may be too high."""
 
 FIRST_SPAN, LONG_SPAN = 100, 6400
 """Answers between two trials of a lower limit: after the first that did not help, and at most."""
@@ -72,11 +73,9 @@ class AdaptiveLimit:
         "_bound",
         "_cut_at",
         "_growth",
-        "_is_auto",
         "_knee",
         "_late",
-        "_load_knee",
-        "_load_share",
+        "_load_helped",
         "_overloads",
         "_pause",
         "_peak",
@@ -92,7 +91,6 @@ class AdaptiveLimit:
     )
 
     def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
-        self._is_auto = is_auto
         self._knee = Knee(ceiling, is_auto=is_auto)
         self._bound = LoadBound()
         self._value = float(self._knee.cap)
@@ -118,9 +116,8 @@ class AdaptiveLimit:
         """Share of overload that the last trial of a lower limit did not reduce."""
         self._tried_from: tuple[float, float] | None = None
         """During a trial of a lower limit: the previous limit and its share of overload; else None."""
-        self._load_knee: float | None = None
-        """Limit that was too high when less load last helped; None if load was not the reason."""
-        self._load_share = 0.0
+        self._load_helped: tuple[float, float] | None = None
+        """Limit that was too high when less load last helped, and its share of overload; None if it did not."""
         self._span = FIRST_SPAN
         self._pause = 0
         """Answers until the next trial may begin."""
@@ -199,20 +196,23 @@ class AdaptiveLimit:
                 self._trips -= 1.0
                 self._growth *= 2.0
 
-    def on_timeout(self, serial: int, newest: int) -> None:
+    def on_timeout(self, serial: int, newest: int, good: float = 1.0) -> None:
         """Count call *serial*, which had no answer in time, as an overload answer, but not against a ramp.
 
         Too many requests in flight for a server that refuses none end like that; so do rows that take too long. Hence a
-        limit that a user has chosen is lowered only while most calls end so, or once less load has helped.
+        limit that a user has chosen is lowered only while most calls end so, or once less load has helped, and only if
+        good answers take long, too: *good* is the slowest of the last ones, as a share of the time limit.
         """
-        if self._is_auto:
+        if self._knee.is_auto:
             if self._value >= self._slow_start:
                 self.on_overload(serial, newest)
+            return
+        if good < MOSTLY:
             return
         self._late += (1.0 - self._late) / max(float(FEW), self._value)
         if self._tried_from is not None:
             self._note(serial, overload=1)
-        elif self._value >= self._slow_start and (self._late > MOSTLY or self._load_knee is not None):
+        elif self._value >= self._slow_start and (self._late > MOSTLY or self._load_helped is not None):
             self.on_overload(serial, newest)
 
     def _follow_knee(self, before: int) -> None:
@@ -233,8 +233,8 @@ class AdaptiveLimit:
                 self._start_counting(newest)
             return
         self._note(serial, overload=1)
-        if self._load_knee is not None and self._tried_from is None:
-            self._heed_load(serial, newest, self._load_knee)
+        if self._load_helped is not None and self._tried_from is None:
+            self._heed_load(serial, newest, *self._load_helped)
             return
         if self._tried_from is not None or self._value < 2:
             return
@@ -269,7 +269,7 @@ class AdaptiveLimit:
         """
         self._late = 0.0
         if forget:
-            self._load_knee = None
+            self._load_helped = None
             self._knee.restart(newest)
         else:
             self._knee.resume(newest)
@@ -308,22 +308,22 @@ class AdaptiveLimit:
         self._tried_from = None
         self._answers = self._overloads = 0
 
-    def _heed_load(self, serial: int, newest: int, knee: float) -> None:
+    def _heed_load(self, serial: int, newest: int, knee: float, knee_share: float) -> None:
         """Lower the limit by the refused share, as less load helped before; far below *knee*, check it again."""
         if self._value <= max(1.0, 0.5 * knee):
             share = self._overloads / max(1, self._answers)
             if self._answers < (FEW if share > 0.5 else MANY):
                 return
             helps = (1.0 + self._value / knee) / 2.0
-            is_worse = self._value * (1.0 - share) < helps * knee * (1.0 - self._load_share) and share > TOLERANCE
+            is_worse = self._value * (1.0 - share) < helps * knee * (1.0 - knee_share) and share > TOLERANCE
             if is_worse and self._late <= HOPELESS:
-                self._load_knee = None
+                self._load_helped = None
                 self._set(knee)
                 self._usual = share
                 self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
                 self._start_counting(newest)
                 return
-            self._load_knee, self._load_share = self._value, share
+            self._load_helped = self._value, share
         excess = self._refused - TOLERANCE
         if excess > 0:
             self._give_way(max(0.5, 1.0 - excess), serial, newest)
@@ -361,7 +361,7 @@ class AdaptiveLimit:
             self._slow_start = self._value
             self._growth, self._trips = 1.0, 0.0
             self._span = FIRST_SPAN
-            self._load_knee, self._load_share = before, share_before
+            self._load_helped = before, share_before
         else:
             self._set(before)
             self._usual = share_before

@@ -127,7 +127,7 @@ class Judging(RouteBase):
         if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
         elif outcome.code == "timeout" and call.kind == "row" and not call.probe:
-            self.limit.on_timeout(call.serial, self.circuit.serial)
+            self.limit.on_timeout(call.serial, self.circuit.serial, good=self.recent.slowest / self._policy.timeout)
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
             self.circuit.hold(now + outcome.retry_after if not self.circuit.is_closed else -math.inf)

@@ -132,6 +132,21 @@ def test_failed_probes_are_no_overload(outcome: Outcome) -> None:
     assert story.route.limit.value == int(0.9 * before)
 
 
+@pytest.mark.parametrize(("seconds", "limit"), [(40.0, 4), (1.0, 8)])
+def test_time_outs_lower_a_chosen_limit_where_good_answers_take_long_too(seconds: float, limit: int) -> None:
+    """A server whose line is too long answers late; where answers come at once, some rows take too long."""
+    story = Story(concurrency=8)
+    first = story.send(2)
+    story.wait(seconds)
+    story.come(first, GOOD)
+    calls = [story.send(1) for _ in range(60)]
+
+    for call in calls[:40]:
+        story.come(call, TIMEOUT)
+
+    assert story.route.limit.value == limit
+
+
 def test_time_outs_try_a_lower_limit_by_the_calls_that_are_sent_at_it() -> None:
     """Half as many after twenty time-outs; those that were sent before do not count any more."""
     story = Story(concurrency=8, is_auto=True)

@@ -437,8 +437,9 @@ class Watch:
             raise GuaranteeError(f"claim 7: stopped ({why}) in good weather")
 
     def _is_slow_by_chance(self, why: str) -> bool:
-        """Whether the few calls for rows were all slower than the time limit; of calls of 3 s a tenth take over 5 s."""
-        ended = [call for call in self._provider.sent[self._first_call :] if call.ended < math.inf and not call.check]
+        """Whether a route's few calls for rows all took longer than the time limit; of those of 3 s a tenth take 5 s."""
+        calls, route = self._provider.sent[self._first_call :], why.partition(":")[0]
+        ended = [call for call in calls if call.ended < math.inf and not call.check and call.route == route]
         are_slow = bool(ended) and all(call.answered == "timeout" for call in ended)
         return "answers take longer than --timeout" in why and are_slow and len(ended) <= 4
 
