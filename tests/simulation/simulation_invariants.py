@@ -437,7 +437,7 @@ class Watch:
             raise GuaranteeError(f"claim 7: stopped ({why}) in good weather")
 
     def _is_slow_by_chance(self, why: str) -> bool:
-        """Whether a route's few calls for rows all took longer than its time limit; a tenth of those of 3 s take 5 s."""
+        """Whether a route's few calls for rows all took longer than its time limit, as a tenth does at 3 s."""
         calls, route = self._provider.sent[self._first_call :], why.partition(":")[0]
         ended = [call for call in calls if call.ended < math.inf and not call.check and call.route == route]
         are_slow = bool(ended) and all(call.answered == "timeout" for call in ended)
