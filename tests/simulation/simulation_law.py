@@ -160,6 +160,9 @@ class LifeLog:
         most: dict[str, float] = {}
         for route in self.by_route:
             rate = _highest_rate(self._good_attempts(route))
+            checks = [call for call in self.by_route[route] if call.check and not call.probe and call.fate != "local"]
+            if any(call.fate == "good" for call in checks):  # where few rows are left, they tell of the rate
+                rate = max(rate, _highest_rate(checks))
             # An estimate from few answers may be far too high.
             needed = attempts_needed(
                 min(MOST_RATE, 2 * rate + 0.1), max(FEW_ANSWERS, self.plan.options["max_attempts"])
