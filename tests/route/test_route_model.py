@@ -578,6 +578,8 @@ def test_many_stories_go_as_the_model_says(stories: int) -> None:
 
     run(stories)
 
+    if not settings().derandomize:
+        return  # a hunt: so few random stories may miss one
     for what in (
         *("Succeed", "Fail", "RetryAt", "HoldForEvidence", "ParkUntil", "Requeue", "CircuitMoved", "OutageConfirmed"),
         *("OutageOver", "PauseRoute", "judged alone", "throttled as a route"),
