@@ -357,7 +357,7 @@ def _per(window: float | None) -> str:
 
 def _fault(reported: RateLimit) -> str:
     """Why what is reported with a good answer cannot be true; empty if it can."""
-    if reported.limit <= 0:
+    if reported.limit < 1:
         return "an answer was given all the same"
     if reported.remaining > reported.limit + (ROUNDING if "tokens" in reported.kind else 0):
         return f"{reported.remaining:g} remain"

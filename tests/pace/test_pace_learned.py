@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmbatch.core.calls import RateLimit
@@ -250,6 +250,7 @@ def test_a_refusal_where_little_remains_is_no_sign_of_another_limit() -> None:
         max_size=30,
     )
 )
+@example([(0.0, 0.0, None, None, 0.0)] * 2 + [(1e-133, 0.0, None, 1.0, 0.0), (0.0, 0.0, None, None, 0.0)])
 def test_whatever_is_reported_a_wait_is_finite_and_ends(
     story: list[tuple[float, float, float | None, float | None, float]],
 ) -> None:
