@@ -169,7 +169,7 @@ class RouteWatch:
         if row in self._finished or row in self._lines:
             self._break(f"lines: row {row} was sent again after its end")
         item = self._plan.rows[row - 1].item
-        if self._plan.cache_fates and item in self._flying_items:
+        if self._plan.cache_fates and item in self._flying_items and self._failures_of(item) < 2:
             self._break(f"cache: rows {self._flying_items[item]} and {row} are equal, and both in flight")
         self._flying[row] = route
         self._flying_items[item] = row
@@ -265,6 +265,11 @@ class RouteWatch:
 
     def _calls_of(self, row: int) -> list[Sent]:
         return [call for call in self._servers.sent[self._first_call :] if call.row == row]
+
+    def _failures_of(self, item: object) -> int:
+        """Rows of *item* that have failed; once two have, equal rows no longer wait for one another."""
+        failed = (row for row, ended in self._finished.items() if ended.status == "failed")
+        return sum(self._plan.rows[row - 1].item == item for row in failed)
 
     def _on_end(self, event: RowFinished) -> None:
         row = event.row

@@ -13,7 +13,10 @@ FIRST = (51, 511, 17, 3, 27, 12, 2, 6, 42121450, 42121122)
 """The stories that show the planted bugs, short ones first.
 
 Two of them are found in none of the first thousands: all are told too."""
-FOUND = (525825326, 525831926, 295859372, 833016616, 744608359, 744634143, 744597392, 744611700, 12441452, 886346562)
+FOUND = (
+    *(525825326, 525831926, 295859372, 833016616, 744608359, 744634143, 744597392, 744611700, 12441452, 886346562),
+    979489879,
+)
 """Stories that have broken a guarantee.
 
 A row waits at a refused fallback for the end of its first route's wait; rows failed on all but dead routes; rows are
