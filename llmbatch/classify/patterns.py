@@ -175,9 +175,11 @@ LONG_WORDS = _any(
     # token limit: 8192 (requested: 9120)"; DashScope: "Range of input length should be [1, 30720]"; Cloudflare:
     # "exceeded this model context window limit"; Databricks, 2026: "exceeds maximum allowed token size"
     r"input token count .{0,60}(?:exceeds?|supports? (?:only )?up to)|range of input length should be",
-    r"exceed(?:s|ed) (?:the |this |your )?model(?:'s)? (?:token limit|context window|limit of \d+)",
-    r"exceed(?:s|ed) (?:the )?maximum allowed (?:token|input|context|prompt)",
-    r"(?:should|must) (?:have|be) at most \d+ (?:input )?tokens",
+    r"exceed(?:s|ed) (?:the |this |your )?model(?:'s)? context window|request exceeded model token limit",
+    # Not of max_tokens, which may be that of all rows.
+    r"\b(?:input|prompt)\b.{0,40}? exceed(?:s|ed) (?:the )?"
+    r"(?:model(?:'s)? limit of \d+|maximum allowed (?:token|input|context|prompt))",
+    r"input should have at most \d+ tokens",
 )
 
 FILTER_CODES = _any(

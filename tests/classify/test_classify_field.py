@@ -256,3 +256,14 @@ def test_unseen_words_of_an_empty_or_closed_account_are_understood(status: int, 
     outcome = judge(status, {"error": {"message": message}})
 
     assert (outcome.verdict, outcome.scope, outcome.key_refused) == ("account_refused", "key", False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["max_tokens must be at most 4096 tokens", "max_tokens (5000) exceeds the model limit of 4096"],
+)
+def test_too_large_a_bound_of_the_answer_is_no_row_that_is_too_long(message: str) -> None:
+    """It may be that of every row: they are not failed at once for it."""
+    outcome = judge(400, {"error": {"message": message}})
+
+    assert (outcome.verdict, outcome.row_is_bad) == ("rejected", False)
