@@ -57,9 +57,13 @@ def read_success(endpoint: str, document: JSON, asked: bytes = b"") -> ParsedAns
     """
     if not isinstance(document, dict):
         return BadBody("invalid_body", "the answer is not a JSON object", document)
-    if names_error(document.get("error")) or document.get("type") == "error" or document.get("object") == "error":
+    error = document.get("error")
+    if (error and names_error(error)) or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
-    read = _read_embeddings(document, asked) if endpoint == "embeddings" else _read(endpoint, document)
+    if endpoint == "chat":
+        read = _read_choice(document, _chat_text)
+    else:
+        read = _read_embeddings(document, asked) if endpoint == "embeddings" else _read(endpoint, document)
     if isinstance(read, BadBody) and read.error is None and not _ERROR_MEMBERS.isdisjoint(document):
         # A message or code of the provider's own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
@@ -75,8 +79,6 @@ _ERROR_MEMBERS = frozenset({"code", "error_code", "msg", "message", "error_msg",
 
 
 def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
-    if endpoint == "chat":
-        return _read_choice(document, _chat_text)
     if endpoint == "completions":
         return _read_choice(document, _completion_text)
     if endpoint == "responses":
@@ -102,8 +104,8 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return BadBody("no_choices", "a success status without choices")
-    if names_error(choice.get("error")):
-        return BadBody("error_in_200", "a success status with an error inside", {"error": choice["error"]})
+    if (error := choice.get("error")) and names_error(error):
+        return BadBody("error_in_200", "a success status with an error inside", {"error": error})
     finish = _string(choice.get("finish_reason"))
     if finish not in _GOOD_ENDS or "native_finish_reason" in choice:
         native = _string(choice.get("native_finish_reason"))

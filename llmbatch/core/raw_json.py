@@ -114,39 +114,36 @@ def split_object(text: str) -> dict[str, str] | None:
     if text[start : start + 1] != "{":
         parse(text)
         return None
+    members: dict[str, str] = {}
+    at, plain_key, scan = start + 1, _plain_key, _scan_for_the_end
     try:
-        return _members(text, start + 1)
+        while True:
+            plain = plain_key(text, at)
+            if plain is not None:
+                key, at = plain[1], plain.end()
+            else:
+                start = _whitespace(text, at).end()  # type: ignore[union-attr]
+                if not members and text[start : start + 1] == "}":
+                    _only_space_after(text, start + 1)
+                    return members
+                key, at = _any_key(text, start)
+            _, end = scan(text, at)
+            members[key] = text[at:end]
+            mark = text[end : end + 1]
+            if mark != "," and mark != "}":
+                end = _whitespace(text, end).end()  # type: ignore[union-attr]
+                mark = text[end : end + 1]
+            at = end + 1
+            if mark == "}":
+                if at != len(text):
+                    _only_space_after(text, at)
+                return members
+            if mark != ",":
+                raise RawJsonError(f"Expecting ',' or '}}' at column {at}")
     except RawJsonError:
         raise
     except (json.JSONDecodeError, StopIteration, RecursionError) as error:
         raise _translated(error) from None
-
-
-def _members(text: str, at: int) -> dict[str, str]:
-    members: dict[str, str] = {}
-    while True:
-        plain = _plain_key(text, at)
-        if plain is not None:
-            key, at = plain[1], plain.end()
-        else:
-            start = _whitespace(text, at).end()  # type: ignore[union-attr]
-            if not members and text[start : start + 1] == "}":
-                _only_space_after(text, start + 1)
-                return members
-            key, at = _any_key(text, start)
-        _, end = _scan_for_the_end(text, at)
-        members[key] = text[at:end]
-        mark = text[end : end + 1]
-        if mark != "," and mark != "}":
-            end = _whitespace(text, end).end()  # type: ignore[union-attr]
-            mark = text[end : end + 1]
-        at = end + 1
-        if mark == "}":
-            if at != len(text):
-                _only_space_after(text, at)
-            return members
-        if mark != ",":
-            raise RawJsonError(f"Expecting ',' or '}}' at column {at}")
 
 
 def _any_key(text: str, at: int) -> tuple[str, int]:

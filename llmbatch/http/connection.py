@@ -88,7 +88,9 @@ class Connection(asyncio.Protocol):
         """
         self.place, self._timeout = place, timeout
         self.is_sent = self._is_complete = False
-        self._set_due(due)
+        self.due = due
+        if self._timer is None or due < self._timer.when():
+            self._set_timer(due)
         self._waiter = waiter
         return waiter
 
@@ -122,7 +124,9 @@ class Connection(asyncio.Protocol):
         # If the answer arrived before the whole request was sent, the rest of it is still being sent.
         if keep_seconds and self.is_open and now < self.due and not self.transport.get_write_buffer_size():
             self.heard = False
-            self._set_due(now + keep_seconds)
+            self.due = due = now + keep_seconds
+            if self._timer is None or due < self._timer.when():
+                self._set_timer(due)
             return True
         self.abort()
         return False
@@ -213,7 +217,7 @@ class Connection(asyncio.Protocol):
             return
         headers = joined_headers(self._fields)
         self._reply = Reply(status, headers, b"")
-        self._is_complete = self._is_tunnel
+        self._is_complete = self.due == math.inf  # the answer to a CONNECT
         if "transfer-encoding" in headers and "content-length" in headers:
             self.is_open = False  # the chunks count (RFC 9112, section 6.3), but who sends both may be mistaken
 
@@ -294,12 +298,10 @@ class Connection(asyncio.Protocol):
 
     # The timer, which is set anew only if it would ring too late.
 
-    def _set_due(self, due: float) -> None:
-        self.due = due
-        if due < (self._timer.when() if self._timer is not None else math.inf):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(due, self._ring)
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due == math.inf else asyncio.get_running_loop().call_at(due, self._ring)
 
     def _ring(self) -> None:
         """Close an idle connection, or end the exchange unless its answer is waiting in the socket.
@@ -312,7 +314,7 @@ class Connection(asyncio.Protocol):
         late = loop.time() - self.due
         error = self._fault("timeout", f"no complete answer from {self.place} within {self._timeout:g} s")
         if late < -_TICK_SECONDS:  # the exchange for which it was set has ended
-            self._set_due(self.due)
+            self._set_timer(self.due)
         elif self.is_sent and _has_input(self.transport):
             self._timer = loop.call_later(_GRACE_SECONDS, self.fail, error)
         else:
@@ -337,10 +339,12 @@ def lenient_parser(protocol: object) -> HttpResponseParser:
 
 def joined_headers(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """The *fields* of a head by their names in lower case; of a repeated one the first counts."""
-    return {
-        _names.get(name) or _lower(name): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
-        for name, value in reversed(fields)
-    }
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        lower = _names.get(name) or _lower(name)
+        if lower not in headers:
+            headers[lower] = value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+    return headers
 
 
 def _lower(name: bytes) -> str:

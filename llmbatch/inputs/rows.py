@@ -165,7 +165,7 @@ def _parse(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malfo
         return row if shaper is None or isinstance(row, Malformed) else shaper.row(number, digest, row.fields)
     if shaper is not None:
         return _checked(shaper.row(number, digest, members))
-    id_json = _take_name(number, members)
+    id_json = _unnamed(number) if members.keys().isdisjoint(NAMING_MEMBERS) else _take_name(number, members)
     for member in PROMPT_MEMBERS:
         source = members.get(member)
         if source is not None and not _is_empty(source):

@@ -316,25 +316,25 @@ class HttpProvider:
             reply = await self._transport.post(request, timeout=timeout)
         except TransportError as error:
             return classify_fault(error)
-        if _is_stream(reply) and request.endpoint in _KNOW_STREAM and len(self._streaming) < _MOST_STREAMING:
-            # Every endpoint that has the parameter takes it, but not every server knows it: only those that need it.
-            self._streaming.add(request.url)
-            if self._plain is not None:
-                self._plain.forget()
+        if not reply.body.startswith(b"{") and request.endpoint in _KNOW_STREAM and _is_stream(reply):
+            self._refuse_streams(request.url)
         outcome = self.judge(request, reply)
         if outcome.verdict == "success":
             # While much remains, now and then is enough.
             self._answers += 1
-            limits = read_rate_limits(
-                reply.headers, below=math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
-            )
-            if limits:
+            below = math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
+            if limits := read_rate_limits(reply.headers, below=below):
                 return replace(outcome, limits=limits)
-        elif outcome.verdict == "throttled":
-            limits = read_stated_limits(outcome.message)
-            if limits:
-                return replace(outcome, limits=limits)
+        elif outcome.verdict == "throttled" and (limits := read_stated_limits(outcome.message)):
+            return replace(outcome, limits=limits)
         return outcome
+
+    def _refuse_streams(self, url: str) -> None:
+        """Ask *url* for no streams: not every server knows the parameter, so only those that need it are told."""
+        if len(self._streaming) < _MOST_STREAMING:
+            self._streaming.add(url)
+            if self._plain is not None:
+                self._plain.forget()
 
     def judge(self, request: Request, reply: Reply) -> Outcome:
         """Classify *reply*, the answer to *request* as it came, or as a line of a batch's results holds it."""
@@ -361,15 +361,12 @@ class HttpProvider:
 
 def _digest(settings: Mapping[str, str]) -> str:
     """Eight hexadecimal digits for *settings* (JSON texts by name), in any order; ``0`` for none."""
-    if not settings:
-        return "0"
-    return blake2b(to_bytes(dict(sorted(settings.items()))), digest_size=4).hexdigest()
+    return blake2b(to_bytes(dict(sorted(settings.items()))), digest_size=4).hexdigest() if settings else "0"
 
 
 def _is_stream(reply: Reply) -> bool:
-    if not 200 <= reply.status < 300 or reply.body.startswith(b"{"):
-        return False
-    return looks_like_stream(reply.headers, reply.body[:4000].decode(errors="replace"))
+    is_good = 200 <= reply.status < 300
+    return is_good and looks_like_stream(reply.headers, reply.body[:4000].decode(errors="replace"))
 
 
 def _with_model(body: str, members: Mapping[str, str], model: str) -> bytes:

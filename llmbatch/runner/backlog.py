@@ -212,7 +212,8 @@ class Backlog:
 
     def drop(self, pending: PendingRow) -> None:
         """Remove a row that is done, or skipped for a later pass, from wherever it waits."""
-        self._take_out(pending)
+        if pending.state is not RowState.IN_FLIGHT:
+            self._take_out(pending)
         self.rows.pop(pending.row.number, None)
         pending.route.unfinished -= 1
         pending.state = RowState.DONE

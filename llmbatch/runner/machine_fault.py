@@ -87,11 +87,6 @@ class Machine:
         rows = f", {len(self.rows)} rows failed" if self.rows else ""
         return f"<Machine {'ok' if self.since is None else f'at fault until {self.until:.1f}'}{rows}>"
 
-    @property
-    def awaits_answers(self) -> bool:
-        """Whether the next answer tells something about this machine."""
-        return self.since is not None or bool(self.rows)
-
     def works(self, row: int, sent_at: float) -> None:
         """Note that a call of *row* (0: of none), sent at *sent_at*, was answered, so this machine works."""
         self._level = 0

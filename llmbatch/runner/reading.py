@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from llmbatch.core.calls import Outcome, Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice
-from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.rows import Malformed
 from llmbatch.runner.backlog import PendingRow, RoutesByRank, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.tenant_keys import missing_key_text
@@ -168,7 +168,7 @@ class Reading:
         if self.ended and not self._start_pass(now):
             return False
         routes = self._run.routes
-        if (not self._source.can_skip and self._is_full()) or routes.is_full:
+        if (not self._source.can_skip and self._is_full()) or (len(routes.known) > 1 and routes.is_full):
             return False
         down = not routes.known
         routing = self._run.routing
@@ -212,8 +212,13 @@ class Reading:
 
         Of several routes it gets *wanted* if that is one of them.
         """
-        item = self._pull()
+        try:
+            item = self._source.take()
+        except Exception as error:  # noqa: BLE001 - see the class
+            self.fail(error)
+            return None
         if item is None:
+            self._note_no_row()
             return None
         if isinstance(item, Malformed):
             self._unsent.add(item, MalformedRowError(item.code, item.message))
@@ -288,21 +293,15 @@ class Reading:
             return True
         return follows
 
-    def _pull(self) -> Row | Malformed | None:
-        try:
-            item = self._source.take()
-        except Exception as error:  # noqa: BLE001 - see the class
-            self.fail(error)
-            return None
-        if item is None:
-            if self._source.exhausted:
-                self.ended = True
-                self._unsent.end()
-                self._warn_missing_field()
-                self._run.finisher.tell_progress(self._run.now(), exhausted=True)
-            else:
-                self.needs_input = True
-        return item
+    def _note_no_row(self) -> None:
+        """Note that the source gave no row: it has ended, or the next one has not come yet."""
+        if self._source.exhausted:
+            self.ended = True
+            self._unsent.end()
+            self._warn_missing_field()
+            self._run.finisher.tell_progress(self._run.now(), exhausted=True)
+        else:
+            self.needs_input = True
 
     def _warn_missing_field(self) -> None:
         path = self._run.routes.missing_field

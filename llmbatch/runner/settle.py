@@ -35,7 +35,7 @@ from llmbatch.route.decisions import (
     Tell,
 )
 from llmbatch.route.evidence import is_own_error
-from llmbatch.route.route import Call, RouteState
+from llmbatch.route.route import SUCCEED, Call, RouteState
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -100,7 +100,7 @@ class Settler:
         )
         if verdict == "local":
             outcome = self._machine_failed(state, call, outcome, now)
-        elif run.machine.awaits_answers:
+        elif run.machine.since is not None or run.machine.rows:
             run.machine.works(0 if pending is None else pending.row.number, call.sent_at)
         if pending is not None:
             pending.latency = seconds
@@ -122,7 +122,10 @@ class Settler:
         if permit.probe:
             run.peers.settling(attempt)
         decisions = state.settle(call, outcome, now)
-        self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
+        if decisions is SUCCEED and pending is not None:
+            self._succeed(pending, outcome, now)  # the usual case, kept fast
+        else:
+            self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
         if permit.probe:
             run.peers.settled(attempt, outcome, now)
         if state.limit.value != limit:
@@ -155,10 +158,7 @@ class Settler:
         *,
         lacks_capacity: bool = False,
     ) -> None:
-        """Apply *decisions* in order; *pending* is the row whose call they follow from.
-
-        *lacks_capacity*: they follow from a lack of capacity of the route's tier.
-        """
+        """Apply *decisions* in order, which follow from a call of *pending*; *lacks_capacity*: of the route's tier."""
         rows = self._run.backlog.rows
         for decision in decisions:
             match decision:
