@@ -197,11 +197,11 @@ class AdaptiveLimit:
                 self._growth *= 2.0
 
     def on_timeout(self, serial: int, newest: int, good: float = 1.0) -> None:
-        """Count call *serial*, which had no answer in time, as an overload answer, but not against a ramp.
+        """Count call *serial*, which had no answer in time, as an overload answer; a search's ramp is not lowered.
 
         Too many requests in flight for a server that refuses none end like that; so do rows that take too long. Hence a
-        limit that a user has chosen is lowered only while most calls end so, or once less load has helped, and only if
-        good answers take long, too: *good* is the slowest of the last ones, as a share of the time limit.
+        limit that a user has chosen is lowered only in a ramp, while most calls end so, or once less load has helped,
+        and only if good answers take long, too: *good* is the slowest of the last ones, as a share of the time limit.
         """
         if self._knee.is_auto:
             if self._value >= self._slow_start:
@@ -212,7 +212,7 @@ class AdaptiveLimit:
         self._late += (1.0 - self._late) / max(float(FEW), self._value)
         if self._tried_from is not None:
             self._note(serial, overload=1)
-        elif self._value >= self._slow_start and (self._late > MOSTLY or self._load_helped is not None):
+        elif self._value < self._slow_start or self._late > MOSTLY or self._load_helped is not None:
             self.on_overload(serial, newest)
 
     def _follow_knee(self, before: int) -> None:
