@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -62,8 +62,11 @@ class _Guard(Generic[T]):
                 return
         self._permit.progress(waited)
 
-    def _stop(self, error: BaseException, waited: float) -> None:
-        """The stream ended, or was interrupted while a chunk was awaited."""
+    def _stop(self, error: BaseException, waited: float, thrown: BaseException | None = None) -> None:
+        """The stream ended, or was interrupted while a chunk was awaited, or has passed the consumer's exception on."""
+        if error is thrown:
+            self._permit.leave(error)
+            return
         is_end = isinstance(error, StopIteration | StopAsyncIteration)
         self._permit.end(None if is_end else error, waited=waited + self._waited)
 
@@ -135,20 +138,43 @@ class Chunks(_Guard[T]):
         return self
 
     def __next__(self) -> T:
+        return self._advance(self._next)
+
+    def _advance(self, step: Callable[[], T], thrown: BaseException | None = None) -> T:
         if not self._turn.acquire(blocking=False):
             raise RuntimeError(_ONE_CONSUMER)
         try:
             clock = self._clock
             began = clock()
             try:
-                chunk = self._next()
+                chunk = step()
             except BaseException as error:
-                self._stop(error, clock() - began)
+                self._stop(error, clock() - began, thrown)
                 raise
             self._pass(chunk, clock() - began)
             return chunk
         finally:
             self._turn.release()
+
+    def send(self, value: object) -> T:
+        """Resume the stream, which is a generator, with *value*, and return its next chunk.
+
+        Raises:
+            AttributeError: the stream is no generator.
+        """
+        send = self.stream.send
+        return self._advance(lambda: send(value))
+
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> T:
+        """Raise the consumer's exception inside the stream, which is a generator; its next chunk if it goes on.
+
+        If the stream raises the same exception, nothing is counted. The parameters are those of generators.
+
+        Raises:
+            AttributeError: the stream is no generator.
+        """
+        throw, error = self.stream.throw, _instance(kind, value)
+        return self._advance(lambda: throw(error if traceback is None else error.with_traceback(traceback)), error)
 
     def close(self) -> None:
         """Read no further and close the stream. Idempotent."""
@@ -232,6 +258,25 @@ class AsyncChunks(_Guard[T]):
         self._pass(chunk, clock() - began)
         return chunk
 
+    async def asend(self, value: object) -> T:
+        """As :meth:`Chunks.send`, of an async generator; without a time limit."""
+        return await self._advance(self.stream.asend(value))
+
+    async def athrow(self, error: BaseException) -> T:
+        """As :meth:`Chunks.throw`, of an async generator; without a time limit."""
+        return await self._advance(self.stream.athrow(error), error)
+
+    async def _advance(self, step: Awaitable[T], thrown: BaseException | None = None) -> T:
+        clock = self._clock
+        began = clock()
+        try:
+            chunk = await step
+        except BaseException as error:
+            self._stop(error, clock() - began, thrown)
+            raise
+        self._pass(chunk, clock() - began)
+        return chunk
+
     async def _next_in_time(self, idle: IdleTimer, limit: float) -> T:
         idle.start(limit)
         try:
@@ -274,6 +319,15 @@ class AsyncChunks(_Guard[T]):
 
 
 _ONE_CONSUMER = "another consumer is waiting for the next chunk of this stream: one at a time"
+
+
+def _instance(kind: Any, value: Any) -> BaseException:
+    if isinstance(kind, BaseException):
+        return kind
+    if isinstance(value, BaseException):
+        return value
+    error: BaseException = kind() if value is None else kind(value)
+    return error
 
 
 def _idle_timer() -> IdleTimer:

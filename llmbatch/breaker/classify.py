@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from llmbatch.breaker.awaitables import is_coroutine_function
 from llmbatch.breaker.core import SettleVerdict
 from llmbatch.breaker.errors import CircuitOpenError
 
@@ -69,7 +70,7 @@ FAILURE = Judgement("failure")
 IGNORED = Judgement("ignored")
 
 ErrorJudge = Callable[[Exception], Judgement | Verdict | None]
-ResultJudge = Callable[[object], Judgement | Verdict | None]
+ResultJudge = Callable[[Any], Judgement | Verdict | None]
 
 ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
 """Which exceptions count as failures, or are ignored: a predicate, or exception types."""
@@ -94,6 +95,8 @@ class Classifier:
             raise TypeError("judge_error takes the place of count_error: give one of them")
         _check_rule("count_error", count_error)
         _check_rule("ignore", ignore)
+        _check_judge("judge_error", judge_error)
+        _check_judge("judge_result", judge_result)
         self._count_error = count_error
         self._ignore = ignore
         self._judge_error = judge_error
@@ -189,6 +192,24 @@ def _check_rule(name: str, rule: ErrorRule | None) -> None:
     is_predicate = callable(rule) and not isinstance(rule, type)
     if rule is not None and not are_types and not is_predicate:
         raise TypeError(f"{name} is {rule!r}, must be exception types or a function")
+    if callable(rule) and is_predicate:
+        _refuse_async(name, rule)
+
+
+def _check_judge(name: str, judge: Callable[..., object] | None) -> None:
+    if judge is None:
+        return
+    if isinstance(judge, type) or not callable(judge):
+        raise TypeError(f"{name} is {judge!r}, must be a function")
+    _refuse_async(name, judge)
+
+
+def _refuse_async(name: str, judge: Callable[..., object]) -> None:
+    """A coroutine is true, and no verdict."""
+    if is_coroutine_function(judge) or is_coroutine_function(type(judge).__call__):
+        raise TypeError(
+            f"{name} is {judge!r}, which is async: it is called without being awaited, so use a plain function"
+        )
 
 
 def as_judgement(said: Judgement | Verdict, retry_after: float | None = None) -> Judgement:

@@ -80,8 +80,20 @@ def _decorate_stream(breaker: CircuitBreaker, fn: Callable[..., Any], *, is_asyn
         @functools.wraps(fn)
         async def guarded_async_stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             async with breaker.stream(functools.partial(fn, *args, **kwargs)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+                step = anext(chunks)
+                while True:
+                    try:
+                        chunk = await step
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield chunk
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - what the consumer throws into the generator
+                        step = chunks.athrow(error)
+                    else:
+                        step = anext(chunks) if sent is None else chunks.asend(sent)
 
         return guarded_async_stream
 

@@ -131,7 +131,7 @@ def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:
     return replace(outcome, hint=f"{hint}; else {outcome.hint}")
 
 
-def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
+def classify_exception(error: BaseException, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
     """Classify an exception of a user's function by its attributes; no SDK is imported to know its errors.
 
     The refusal of a circuit breaker below goes first (:func:`refusal_in`): nothing was called, and the row waits. Then
@@ -174,7 +174,7 @@ def _classify_refusal(refusal: CircuitOpenError, mask: Masker) -> Outcome:
     )
 
 
-def _classify_chain(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
+def _classify_chain(error: BaseException, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
     faults = [
         TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
         for link in links
@@ -312,7 +312,7 @@ def _classify_ended(error: BaseException, reason: str, mask: Masker) -> Outcome:
     )
 
 
-def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+def _classify_by_kind(error: BaseException, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
     """Classify an exception without an answer or network error, by what raised it."""
     if any(map(is_cancellation, links)):
         return classify_fault(TransportError("reset", "the function was canceled from within", sent=True))

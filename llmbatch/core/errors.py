@@ -21,7 +21,7 @@ Responses of a provider are never exceptions but values (:class:`llmbatch.core.c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -59,6 +59,16 @@ class LlmbatchError(Exception):
         if hint:
             self.add_note(f"hint: {hint}")
 
+    def __reduce__(self) -> tuple[Callable[..., LlmbatchError], tuple[object, ...]]:
+        """Copies, also in another process, are made without ``__init__``, whose parameters are not ``args``."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[LlmbatchError], args: tuple[object, ...], members: dict[str, object]) -> LlmbatchError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(members)
+    return error
+
 
 class UsageError(LlmbatchError):
     """A command, file or setting is wrong; nothing was sent."""
@@ -89,6 +99,8 @@ class InUseError(OutputError):
 
 class StoppedError(LlmbatchError):
     """The provider refuses the account, the key, or the first rows: nothing was marked failed, an operator must act.
+
+    Only rows of a function that had used up a ``max_attempts`` below 5 before it was known are failed.
 
     Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` ends with exit code 3 instead.
     ``results`` has what :meth:`~llmbatch.BatchRunner.map` had collected before; empty elsewhere.

@@ -6,7 +6,7 @@ With backpressure: an item is requested only when a row is needed, and at most o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
@@ -50,8 +50,12 @@ class IterableSource:
         self._limit = limit
         self._opaque = opaque
         self._shaper = Shaper(shape, is_data=False) if shape else None
-        self._rows = iter(rows) if isinstance(rows, Iterable) else None
-        self._pump = None if isinstance(rows, Iterable) else _Pump(aiter(rows))
+        self._rows: Iterator[object] | None = None
+        self._pump: _Pump | None = None
+        if isinstance(rows, AsyncIterable) and not isinstance(rows, Iterable):
+            self._pump = _Pump(aiter(rows))
+        else:
+            self._rows = iter(rows)  # also what can only be indexed, such as a data set of PyTorch
         self._pulled: list[object] = []
 
     def __repr__(self) -> str:
@@ -209,6 +213,15 @@ class _Pump:
             while await self._wanted.wait() and self._answer is not None:
                 self._wanted.clear()
                 self._answer.set_result(await anext(self._rows))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or self._answer is None or self._answer.done():
+                raise
+            # Nobody has canceled this task. As it is, it would be taken for a cancellation of the run.
+            message = "the iterable of rows raised CancelledError: something that it awaited was canceled"
+            failure = InputError(message, hint="catch it in the iterable, or raise another exception")
+            failure.__cause__ = error
+            self._answer.set_exception(failure)
         except Exception as error:  # noqa: BLE001 - whatever the iterable raises is passed to the caller
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(error)

@@ -140,7 +140,7 @@ def stamp_retry_at(results: Sequence[Result], *, wall: float | None = None) -> S
     now = time.time() if wall is None else wall
     for result in results:
         if result.retry_after is not None:
-            instant = datetime.fromtimestamp(min(math.ceil(now + result.retry_after), _LATEST), UTC)
+            instant = datetime.fromtimestamp(math.ceil(min(now + result.retry_after, _LATEST)), UTC)
             result.retry_at = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
     return results
 

@@ -109,6 +109,10 @@ class FunctionProvider:
                 raise
             # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
             return classify_exception(ConnectionAbortedError("the function was canceled from within"))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - such as the panic of a library in Rust: one row's, too
+            return self._failed(error, value)
         return self._succeeded(result)
 
     def allow(self, calls: int) -> None:
@@ -120,7 +124,7 @@ class FunctionProvider:
         self._limits.close()
         self._call.close()
 
-    def _failed(self, error: Exception, value: object) -> Outcome:
+    def _failed(self, error: BaseException, value: object) -> Outcome:
         outcome = classify_exception(error, mask=self._mask, asked=_shown(value))
         return self._masked(outcome if self._judge_error is None else self._judge_error(error, outcome))
 

@@ -14,9 +14,7 @@ import contextlib
 import math
 import secrets
 from collections.abc import Callable, Iterable
-
-import anyio
-from anyio.abc import TaskGroup
+from dataclasses import replace
 
 from llmbatch.core.call_details import CallDetails
 from llmbatch.core.calls import Outcome
@@ -26,7 +24,6 @@ from llmbatch.core.observers import Observers
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.cancellation import forget_cancellation, is_cancelled
 from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.earlier import NOTHING_EARLIER, EarlierRuns
@@ -34,6 +31,7 @@ from llmbatch.runner.options import RunOptions
 from llmbatch.runner.request_pace import request_pace
 from llmbatch.runner.run_outcome import RunOutcome, why_not_read
 from llmbatch.runner.schedule import Scheduler
+from llmbatch.runner.tasks import Tasks, forget_cancellation
 from llmbatch.runner.unshared import Channel
 
 __all__ = ["Engine"]
@@ -49,6 +47,10 @@ STOPPED_SECONDS = 5.0
 
 LOOK_AGAIN_SECONDS = 30.0
 """Seconds after which a run in which nothing is in flight and nothing is due looks again, should a wake be missing."""
+
+
+LONGEST_WAIT = 86_400.0
+"""Seconds that an endless wait of a user's judge or provider stands for: a day, as in a circuit breaker."""
 
 
 class Engine:
@@ -96,7 +98,7 @@ class Engine:
         self._draining = False
         self._ending: RunOutcome | None = None
         self._deadline = math.inf
-        self._group: TaskGroup | None = None
+        self._tasks = Tasks()
         self._requests = request_pace(options.rpm if channel is None else None)
         self._is_pace_new = False
         """Whether the request rate was changed just now: the new one begins without a burst."""
@@ -144,16 +146,15 @@ class Engine:
         """Take no new rows, and let requests in flight finish for up to 30 s; *now*: cancel them."""
         self._halt(exit_code, reason, hint)
         self._deadline = min(self._deadline, self._loop.time() + (0.0 if now else DRAIN_SECONDS))
-        if now and self._group is not None:
-            self._group.cancel_scope.cancel()
+        if now:
+            self._tasks.cancel()
         self._wake.set()
 
     def abort(self, error: WriteError) -> None:
         """Stop at once, because the output cannot be written."""
         self._ending = RunOutcome(error.exit_code, error.message, error.hint, error)
         self._wake.set()
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+        self._tasks.cancel()
 
     def control(self, command: Command) -> None:
         """Carry out *command* of a user now: a pause, its end, or other limits."""
@@ -188,18 +189,14 @@ class Engine:
 
     async def run(self) -> RunOutcome:
         """Send rows until all are finished or the run stops. Call :meth:`deferred` and :meth:`ended` afterwards."""
-        async with anyio.create_task_group() as group:
-            self._group = group
-            if self._ending is None or not isinstance(self._ending.error, WriteError):
-                await self._pump(group)
-            group.cancel_scope.cancel()
-        self._group = None
+        async with self._tasks:
+            await self._pump()
         if self._timer is not None:
             self._timer.cancel()
         return self._conclude()
 
-    async def _pump(self, group: TaskGroup) -> None:
-        while True:
+    async def _pump(self) -> None:
+        while not self._tasks.is_cut:
             self._wake.clear()
             # One reading of the clock for both the calls and the timer: loop clocks move in coarse steps and timers may
             # fire early, so with two readings a due time could pass in between and get no timer.
@@ -209,15 +206,15 @@ class Engine:
                 if attempt is None:
                     break
                 self._active += 1
-                group.start_soon(self._work, attempt)
+                self._tasks.start(self._work(attempt))
             if self._is_over():
                 return
             if self._scheduler.reading.needs_input and not self._awaiting_input:
                 self._awaiting_input = True
-                group.start_soon(self._await_input)
+                self._tasks.start(self._await_input())
             if self._sink.congested and not self._active and not self._draining:
                 self._draining = True
-                group.start_soon(self._await_drain)
+                self._tasks.start(self._await_drain())
             self._set_timer(now)
             await self._wake.wait()
 
@@ -263,20 +260,28 @@ class Engine:
                 try:
                     row = None if attempt.pending is None else attempt.pending.row
                     outcome = await call(attempt.request, row, timeout=attempt.call.timeout)
-                    if task.cancelling() and not is_cancelled():
+                    if task.cancelling() and not self._tasks.is_cancelled:
                         await forget_cancellation(task)
                 except BaseException as error:
-                    if not isinstance(error, asyncio.CancelledError) or is_cancelled():
+                    is_cancellation = isinstance(error, asyncio.CancelledError)
+                    if not is_cancellation or self._tasks.is_cancelled:
                         if self._observers.of_calls:
                             self._tell_call(attempt, None)
                         self._scheduler.cancelled(attempt)
+                        if not is_cancellation:
+                            which = f"row {row.number}" if row is not None else "a health check"
+                            error.add_note(f"raised by {type(self._provider).__name__}.call for {which}")
                         raise
                     # A function used as the provider canceled its own task; the run was not canceled.
                     await forget_cancellation(task)
                     outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
+                if outcome.retry_after is not None and not math.isfinite(outcome.retry_after):
+                    outcome = replace(outcome, retry_after=LONGEST_WAIT if outcome.retry_after > 0 else None)
                 if self._observers.of_calls:
                     self._tell_call(attempt, outcome)
                 settle(attempt, outcome)
+                if task.cancelling():
+                    return  # the function has caught the cancellation of the run
                 if self._active < self._options.concurrency:
                     self._wake.set()
                 if not self._calls_in_turn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Mapping
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.shards import Shard
@@ -12,7 +14,7 @@ from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import ShardNumber
 
-__all__ = ["as_shard", "check_keywords", "check_names"]
+__all__ = ["as_path", "as_shard", "check_keywords", "check_mapping", "check_names", "check_texts"]
 
 
 def check_keywords(**values: object) -> None:
@@ -33,6 +35,46 @@ def as_shard(value: object) -> Shard:
     """
     OPTIONS["shard"].check(value)
     return ShardNumber().check(value)
+
+
+def as_path(name: str, value: object) -> str | None:
+    """The path that the keyword *name* has as its *value*; None if it has none.
+
+    Raises:
+        UsageError: it is neither text nor a path.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike):
+        return str(value)
+    raise UsageError(f"{name} is {value!r:.80}, not a path", hint="pass a string or a pathlib.Path")
+
+
+def check_texts(**values: object) -> None:
+    """Check that each of *values* is a string, or None.
+
+    Raises:
+        UsageError: one is neither.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name} is {value!r:.80}, not a string", hint=f'such as {name}="…", or leave it out')
+
+
+def check_mapping(name: str, value: object, of_values: type[object] = object) -> None:
+    """Check that *value* is a mapping from strings to values of a type.
+
+    Raises:
+        UsageError: it is not; the message does not show the values, which may be keys.
+    """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name} is a {type(value).__name__}, not a mapping", hint=f"pass a dict: {name}={{…}}")
+    for key, each in value.items():
+        if not isinstance(key, str) or not isinstance(each, of_values):
+            shown = f"{type(key).__name__} to {type(each).__name__}"
+            raise UsageError(
+                f"{name} maps a {shown}", hint=f"every key is a string, every value a {of_values.__name__}"
+            )
 
 
 def check_names(names: frozenset[str]) -> None:

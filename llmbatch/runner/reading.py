@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from llmbatch.core.calls import Outcome, Route
-from llmbatch.core.errors import MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError, WriteError
 from llmbatch.core.events import Notice
 from llmbatch.core.rows import Malformed
 from llmbatch.runner.backlog import PendingRow, RoutesByRank, RunRoute
@@ -21,6 +21,8 @@ from llmbatch.runner.unsent import Unsent
 from llmbatch.runner.waiting_bodies import WaitingBodies
 
 __all__ = ["Reading"]
+
+_ONE_ROUTE = "a provider gives at least one route for each row, or raises MalformedRowError"
 
 TURN = 256
 """Maximum rows read before the event loop gets a turn."""
@@ -229,6 +231,10 @@ class Reading:
         routes: RoutesByRank = ()
         try:
             candidates = run.provider.routes(item)
+            if not candidates:
+                raise UsageError(
+                    f"{type(run.provider).__name__}.routes() gave none for row {item.number}", hint=_ONE_ROUTE
+                )
             if len(candidates) == 1:
                 route = run.routes.route_of(item, candidates[0], now)
                 route.is_first = True

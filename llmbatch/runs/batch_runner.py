@@ -25,7 +25,7 @@ from llmbatch.money.prices import Prices
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.earlier import EarlierRuns
-from llmbatch.runner.keywords import as_shard, check_keywords, check_names
+from llmbatch.runner.keywords import as_path, as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.run_outcome import RunOutcome
 from llmbatch.runs.controls import RunnerControls
@@ -176,12 +176,12 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             endpoint=endpoint,
             system=system,
             shape=shape.load(),
-            params=dict(params or {}),
+            params=params or {},
             fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
             tier=run_options.tier,
             pools=pools or {},
-            cache=None if cache is None else str(cache),
-            allow_files=None if allow_files is None else str(allow_files),
+            cache=as_path("cache", cache),
+            allow_files=as_path("allow_files", allow_files),
             server_files=server_files,
             schema=loaded(schema),
             schema_lenient=schema_lenient,
@@ -196,7 +196,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         )
         if run_options.max_cost is not None and callable(model):
             raise UsageError("max_cost needs a provider's prices, and a function has none", hint="leave it out")
-        known_prices = Prices.read(None if prices is None else str(prices))
+        known_prices = Prices.read(as_path("prices", prices))
         self._runs = OpenRuns(arguments, run_options, as_observers(observers), known_prices)
         self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
         if display:
@@ -380,17 +380,18 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
     async def map(self, rows: Iterable[RowT] | AsyncIterable[RowT]) -> list[Result[RowT, ValueT]]:
         """Send all rows and return their results in the order of the rows; a failed row is a result.
 
-        After :meth:`stop` the list has no results of rows that were not read.
+        Rows that a run did not read before it gave up are ``deferred``; after :meth:`stop` they have no results.
 
         Raises:
-            StoppedError: the provider refuses the account, the key, or the first rows; its ``results`` has those that
-                arrived before.
+            StoppedError: the provider refuses the account, the key, or the first rows; ``results`` has those before.
             UsageError: a row needs a key or a model that is missing.
             Exception: whatever the iterable raises.
         """
+        from llmbatch.runs.streaming import ResultStream
+
         results: list[Result[RowT, ValueT]] = []
         try:
-            async with self.stream(rows) as stream:
+            async with ResultStream[RowT, ValueT](self._runs, rows, ordered=False, reads_all=True) as stream:
                 async for result in stream:
                     results.append(result)
         except StoppedError as error:

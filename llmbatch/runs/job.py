@@ -60,6 +60,8 @@ class RunJob:
         self.options = options
         self.on_stop_now: Callable[[], object] = lambda: None
         """Called when the run is to stop at once before :meth:`run`, in the phase of batches."""
+        self.is_stopping = False
+        """Whether :meth:`stop` was called."""
         self.summary: Summary | None = None
         """What became of the run; None until it has ended."""
         observers = as_observers(observers)
@@ -86,6 +88,7 @@ class RunJob:
 
     def stop(self, exit_code: int = 130, reason: str = "stopped", *, now: bool = False) -> None:
         """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
+        self.is_stopping = True
         self.engine.stop(exit_code, reason, now=now)
         if now:
             self.on_stop_now()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from llmbatch.breaker.awaitables import is_coroutine_function
 from llmbatch.breaker.classify import ErrorJudge, Judgement, ResultJudge, as_judgement
 from llmbatch.classify.results import classify_result
 from llmbatch.classify.safe_text import Masker, shorten
@@ -39,10 +40,12 @@ def check_judge(name: str, judge: object) -> None:
     """Check that *judge* is a function, if it is given.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not, or it is async.
     """
     if judge is not None and (isinstance(judge, type) or not callable(judge)):
         raise UsageError(f"{name} is {judge!r:.80}, not a function", hint=f"such as {name}=judge_llm_error")
+    if judge is not None and (is_coroutine_function(judge) or is_coroutine_function(type(judge).__call__)):
+        raise UsageError(f"{name} is async, and is called without being awaited", hint="define it with `def`")
 
 
 def error_judge(judge: ErrorJudge | None, mask: Masker = str) -> Callable[[Any, Outcome], Outcome] | None:

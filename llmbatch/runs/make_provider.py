@@ -11,7 +11,7 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.inputs.shape import RowShape
-from llmbatch.runner.keywords import check_keywords
+from llmbatch.runner.keywords import check_keywords, check_mapping, check_texts
 from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 
@@ -46,6 +46,17 @@ def loaded(schema: object) -> AnswerSchema | None:
     return load_schema(schema)
 
 
+_TRANSPORT = ("post", "aclose")
+"""Methods of a transport."""
+
+
+def _as_json(name: str, value: object) -> str:
+    try:
+        return dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"params: {name} cannot be sent as JSON: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderArguments:
     """What :class:`~llmbatch.runs.batch_runner.BatchRunner` was told about the provider."""
@@ -78,6 +89,12 @@ class ProviderArguments:
 
     def __post_init__(self) -> None:
         check_keywords(schema_lenient=self.schema_lenient, repair=self.repair)
+        check_texts(base_url=self.base_url, proxy=self.proxy, api_key_env=self.api_key_env, system=self.system)
+        check_mapping("params", self.params)
+        check_mapping("environ", self.environ, str)
+        if self.transport is not None and not all(callable(getattr(self.transport, it, None)) for it in _TRANSPORT):
+            hint = "a transport has the async methods post(request, timeout=…) and aclose()"
+            raise UsageError(f"transport is {self.transport!r:.80}, which is none", hint=hint)
 
     def make(
         self,
@@ -134,7 +151,7 @@ class ProviderArguments:
             endpoint=self.endpoint,
             system=self.system,
             shape=self.shape.settings,
-            params={name: dumps(value) for name, value in self.params.items()},
+            params={name: _as_json(name, value) for name, value in self.params.items()},
             environ=self.environ,
             allow_files=self.allow_files,
             server_files=self.server_files,

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Notice, Observer, RunStarted
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from llmbatch.runs.batches.start import BatchPhase
     from llmbatch.runs.shared_channel import LinkChannel
 
-__all__ = ["OpenRun", "OpenRuns"]
+__all__ = ["OpenRun", "OpenRuns", "Opening"]
 
 
 class OpenRuns:
@@ -95,31 +98,14 @@ class OpenRuns:
     def __repr__(self) -> str:
         return f"<OpenRuns {len(self._loops)} jobs and writers>"
 
-    @contextlib.asynccontextmanager
-    async def open(self, *, before_sending: Callable[[], None] = lambda: None) -> AsyncIterator[OpenRun]:
-        """Open a run with a provider of its own, and close both at the end.
+    def open(self, *, before_sending: Callable[[], None] = lambda: None) -> Opening:
+        """Open a run with a provider of its own, and close both at the end (``async with``).
 
         *before_sending* is called before requests are written to a connection.
-
-        Raises:
-            UsageError: a value is out of range, the shared store will never do, or no asyncio loop runs.
         """
-        _require_asyncio()
-        host = LocalSimulator(seed=self.options.seed or 0)
-        warnings = _Warnings()
-        provider = self.arguments.make(
-            host, threads=self.options.concurrency, before_sending=before_sending, warn=warnings
-        )
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(host.aclose)
-            if provider is not self.arguments.model:
-                stack.push_async_callback(provider.aclose)
-            channel = await self._open_channel(stack)
-            run = OpenRun(self, provider, warnings, channel)
-            stack.callback(run.forget)
-            yield run
+        return Opening(self, before_sending)
 
-    async def _open_channel(self, stack: contextlib.AsyncExitStack) -> LinkChannel | None:
+    async def open_channel(self, stack: contextlib.AsyncExitStack) -> LinkChannel | None:
         """The channel to what the run shares with others; None if it shares nothing."""
         shared = self.options.shared
         if shared is None and self.hub is None:
@@ -212,6 +198,45 @@ class OpenRuns:
         """The exit code with which a reader that did not read its lines was given up, once; None: none was."""
         exit_code, self._given_up = self._given_up, None
         return exit_code
+
+
+class Opening:
+    """Opens a run on entering, and closes it and its provider on leaving, also while the caller is being canceled.
+
+    Not a generator: a program that ends closes all asynchronous generators at once, in whatever order.
+    """
+
+    def __init__(self, runs: OpenRuns, before_sending: Callable[[], None]) -> None:
+        self._runs = runs
+        self._before_sending = before_sending
+        self._closing = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> OpenRun:
+        """Open it.
+
+        Raises:
+            UsageError: a value is out of range, the shared store will never do, or no asyncio loop runs.
+        """
+        _require_asyncio()
+        runs, arguments = self._runs, self._runs.arguments
+        host, warnings = LocalSimulator(seed=runs.options.seed or 0), _Warnings()
+        threads = runs.options.concurrency
+        provider = arguments.make(host, threads=threads, before_sending=self._before_sending, warn=warnings)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(host.aclose)
+            if provider is not arguments.model:
+                stack.push_async_callback(provider.aclose)
+            channel = await runs.open_channel(stack)
+            run = OpenRun(runs, provider, warnings, channel)
+            stack.callback(run.forget)
+            self._closing = stack.pop_all()
+        return run
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._closing.__aexit__(kind, error, trace)
 
 
 class OpenRun:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
+
+import anyio
 
 from llmbatch.core.errors import StoppedError
 from llmbatch.core.events import RunStarted
 from llmbatch.core.rows import Result
+from llmbatch.inputs.iterable import IterableSource
 from llmbatch.outputs.sinks import QueueSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.earlier import EarlierRuns
@@ -61,10 +64,12 @@ class ResultStream(Generic[RowT_co, ValueT_co]):
     so that requests in flight end at once; without it they end when the stream is garbage collected.
     """
 
-    def __init__(self, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool) -> None:
+    def __init__(
+        self, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool, reads_all: bool = False
+    ) -> None:
         self._running = _Running()
         # It must not refer to the stream: leaving a loop then closes it as soon as nothing else refers to it.
-        self._results = _results(self._running, runs, rows, ordered=ordered)
+        self._results = _results(self._running, runs, rows, ordered=ordered, reads_all=reads_all)
 
     def __repr__(self) -> str:
         return f"<ResultStream {'open' if self._running.job is None or self._running.job.summary is None else 'ended'}>"
@@ -114,16 +119,17 @@ class ResultStream(Generic[RowT_co, ValueT_co]):
 
 
 async def _results(
-    running: _Running, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool
+    running: _Running, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool, reads_all: bool
 ) -> AsyncGenerator[Result[Any, Any], None]:
     """Run *rows* and yield their results; *running* gets the job and the sink.
+
+    *reads_all*: rows that are left when the run ends by itself are read and yielded as ``deferred``.
 
     Raises:
         StoppedError: the provider refuses the account, the key, or the first rows.
         UsageError: a row needs a key or a model that is missing.
         Exception: whatever the iterable raises.
     """
-    from llmbatch.inputs.iterable import IterableSource
     from llmbatch.outputs.deferred import stamp_retry_at
     from llmbatch.runs.ordered import OrderedSink, OrderedSource
 
@@ -138,7 +144,7 @@ async def _results(
         else:
             sink = QueueSink(bound)
             source = IterableSource(rows, opaque=opaque, shape=runs.arguments.shape)
-        stack.push_async_callback(source.aclose)
+        stack.push_async_callback(_uninterrupted, source.aclose)
         now = asyncio.get_running_loop().time()
         options = runs.options
         started = RunStarted(now, "", "", options.concurrency, 0, 0, _length(rows), adapts=options.adapts)
@@ -152,7 +158,11 @@ async def _results(
                 yield result
             outcome = await task
             await run.wind_up()
-            waiting = stamp_retry_at(job.deferred())
+            waiting: Sequence[Result] = job.deferred()
+            if reads_all and outcome.exit_code in _ENDS_EARLY and not job.is_stopping:
+                soonest = min((each.retry_after or 0.0 for each in waiting), default=0.0)
+                waiting = [*waiting, *await _unread(source, outcome.reason, soonest)]
+            waiting = stamp_retry_at(waiting)
             for result in sink.last(waiting):
                 yield result
             all_yielded = True
@@ -160,12 +170,46 @@ async def _results(
             run.forget()
             if not task.done():
                 task.cancel()
-                await asyncio.wait([task])
+                await _uninterrupted(asyncio.wait, [task])
             if not all_yielded:
                 job.abandon("the stream was closed early")
         job.conclude(outcome, waiting)
         if outcome.exit_code == 3:
             raise StoppedError(outcome.reason, hint=outcome.hint)
+
+
+_ENDS_EARLY = frozenset({4, 75})
+"""Exit codes of runs that stop at a bound of the user's while rows are left."""
+
+
+async def _unread(source: IterableSource, reason: str, retry_after: float) -> list[Result]:
+    """The rows that *source* still has, as ``deferred``; raises what its iterable raises."""
+    results: list[Result] = []
+    while True:
+        row = source.take()
+        if row is not None:
+            results.append(
+                Result(
+                    row.number,
+                    row.hash,
+                    "deferred",
+                    row.id_json,
+                    deferrals=1,
+                    retry_after=retry_after,
+                    reason=reason,
+                    row=row.value,
+                )
+            )
+        elif source.exhausted:
+            return results
+        else:
+            await source.wait()
+
+
+async def _uninterrupted(work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    """Await *work*, although the stream may be left because a cancel scope around it was canceled."""
+    with anyio.CancelScope(shield=True):
+        await work(*arguments)
 
 
 def _length(rows: object) -> int | None:
