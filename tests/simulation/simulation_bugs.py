@@ -107,7 +107,7 @@ def _never_opens(patch: pytest.MonkeyPatch) -> None:
 
 @bug("all places are filled at once when the circuit closes")
 def _no_ramp(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(AdaptiveLimit, "restart", lambda self, start=2.0: None)
+    patch.setattr(AdaptiveLimit, "restart", lambda self, start=2.0, newest=0, *, forget=True: None)
 
 
 @bug("rows that failed before, while others passed, open the circuit too")
