@@ -339,7 +339,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
     write(rows, range(1, 201))
     arguments = ("--workers", "2", "-c", "6", "-P", "max_tokens=5", "--prices", "prices.toml", "-q", "--json")
 
-    code, _, err = end(start(*arguments, "--max-cost", "0.1"))
+    code, out, err = end(start(*arguments, "--max-cost", "0.1"))
     first = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     again, _, errors = end(start(*arguments, "--max-cost", "5"))
 
@@ -347,6 +347,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
     assert code == 4, err
     assert "--max-cost 0.1 is reached by the processes together: the next request could cost US$ 0.00" in err
     assert 0.07 < spent <= 0.1
+    assert (json.loads(out)["rows"], json.loads(out)["calls"]) == (len(first), len(first))
     assert again == 0, errors
     assert rows_in(tmp_path / "out.jsonl") == provider.asked == Counter(range(1, 201))
 
