@@ -117,6 +117,8 @@ class News:
 
     def _began(self, number: int, event: RunStarted) -> None:
         """A process has opened its part. One that was started again may find rows that it had not told of."""
+        for one in self._stats.begun(number):
+            self.emit(one)
         first = self._starts.setdefault(number, event)
         counted = self._counted.setdefault(number, [0, 0, 0, 0])
         success = event.done_success - first.done_success - counted[0]
