@@ -196,8 +196,12 @@ def create_folder(output: str | Path) -> bool:
 
 
 def _begun(name: str) -> Shard | None:
-    """The shard whose part or status file is called *name*; None if none is."""
-    return _shard_of(name.removeprefix(".").removesuffix(".status.json") if name.startswith(".") else name)
+    """The shard whose part, status file or deferred file is called *name*; None if none is."""
+    if name.startswith("."):
+        name = name.removeprefix(".").removesuffix(".status.json")
+    elif name.endswith(".deferred.jsonl"):
+        name = f"{name.removesuffix('.deferred.jsonl')}.jsonl"
+    return _shard_of(name)
 
 
 def _shard_of(name: str) -> Shard | None:

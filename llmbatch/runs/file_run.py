@@ -37,7 +37,7 @@ from llmbatch.outputs.parts import (
     create_folder,
     default_target,
     is_folder,
-    list_parts,
+    list_shards,
     output_of_parts,
     part_path,
     parts_beside,
@@ -334,7 +334,7 @@ class FileRun:
         """
         await self.writer.aclose()
         output = self._output
-        waiting = deferred_lines(part.path for part in list_parts(parts_beside(self._path)))
+        waiting = deferred_lines(part.path for part in list_shards(parts_beside(self._path)))
         if self._spending is not None and self.costs.cap is not None:
             spent = self.costs.cap.spent + spent_in_parts(self._path, self._filesystem)
             if spent:

@@ -46,3 +46,24 @@ def test_an_outage_that_the_run_ends_in_is_not_over(
     assert "is in an outage (--max-outage 3 reached)" in err
     assert "is back" not in err
     assert [outage["to"] for outage in status["outages"]] == [None]
+
+
+def test_rows_of_a_provider_that_never_answers_are_deferred(
+    tmp_path: Path, start: Start, provider: Provider, command_here: CommandHere
+) -> None:
+    """Of parts without a line the deferred rows were not taken over: "deferred 0 rows", and no list of them."""
+    write(tmp_path / "rows.jsonl", 60)
+    provider.close()
+
+    flags = ("-c", "4", "--max-outage", "2", "--recovery-timeout", "1", "--json")
+    code, out, err = end(start("--workers", "2", *flags))
+    status = json.loads(command_here(tmp_path, {}, "status", "out.jsonl", "--json").stdout)
+
+    summary = json.loads(out)
+    assert code == 75, err
+    waiting = [json.loads(line) for line in (tmp_path / "out.deferred.jsonl").read_text().splitlines()]
+    assert (
+        len({line["id"] for line in waiting}) == len(waiting) == summary["deferred"] == status["deferred"]["rows"] > 0
+    )
+    assert {line["status"] for line in waiting} == {"deferred"}
+    assert not (tmp_path / "out.jsonl.parts").exists()
