@@ -133,8 +133,10 @@ def parts_beside(output: str | Path) -> Path:
 
 def output_of_parts(folder: Path) -> Path | None:
     """The output beside *folder*, if that holds the parts of its ``--workers`` (see :func:`parts_beside`)."""
+    if folder.suffix != ".parts":
+        return None
     path = folder.with_suffix("")
-    return path if folder.suffix == ".parts" and path.is_file() else None
+    return path if path.is_file() else None
 
 
 def list_parts(folder: str | Path) -> list[Part]:

@@ -396,5 +396,5 @@ class FileRun:
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
-        found = about_input(self._input, self.source, self._rows.unit, self._shard, outcome)
+        found = about_input(self._input, self.source, self._rows.unit, self._shard, self._path, outcome)
         return [] if found is None else [Notice(asyncio.get_running_loop().time(), "warning", *found)]

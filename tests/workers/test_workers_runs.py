@@ -318,6 +318,16 @@ def test_an_outage_is_one_outage(tmp_path: Path, rows: Path, start: Start, provi
     assert len(json.loads(status.stdout)["outages"]) == 1
 
 
+def test_fewer_rows_than_processes_are_nothing_to_warn_of(tmp_path: Path, rows: Path, start: Start) -> None:
+    """It was "no rows in rows.jsonl for shard 3/3", though nobody had asked for a shard."""
+    code, _, err = end(start("--workers", "3", "-n", "2", "--progress", "plain"))
+
+    assert code == 0, err
+    assert rows_in(tmp_path / "out.jsonl") == Counter((1, 2))
+    assert "warning" not in err
+    assert "shard" not in err
+
+
 def test_rows_of_a_table_become_prompts_in_every_process(tmp_path: Path, start: Start, provider: Provider) -> None:
     """With a template, and what is kept."""
     (tmp_path / "rows.csv").write_text("n,label\n" + "".join(f"{n},l{n}\n" for n in range(1, 41)))
