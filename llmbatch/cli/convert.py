@@ -10,6 +10,7 @@ import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, cast, get_args
 
 from llmbatch.cli.check import keyless_provider
@@ -17,6 +18,7 @@ from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, shown
 from llmbatch.core.errors import InputError, MalformedRowError, OutputError, UsageError
 from llmbatch.core.rows import Row
+from llmbatch.display.converted_status import write_converted_status
 from llmbatch.display.phrases import plural
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
@@ -261,15 +263,31 @@ async def _from_results(settings: Settings, asked: ConvertArguments) -> int:
                 await writer.aclose()
             finally:
                 output.remove_if_new()
-        done = len(output.finished) + found.success + found.failed
+        before = output.finished
+        success, failed = before.success + found.success, before.failed + found.failed
+        done = success + failed
         total = sum(item is not None for item in rows.scan())
+        exit_code = 3 if found.refused is not None else 75 if done < total else 1 if failed else 0
+        if done:
+            write_converted_status(
+                Path(output_path),
+                input_path=name,
+                input_format=input_format,
+                command=_rest_command(asked, output_path),
+                success_before=before.success,
+                success=success,
+                failed=failed,
+                total=total,
+                exit_code=exit_code,
+            )
     if not settings.quiet:
         _tell_lines(found, files, done=done, total=total, output=output_path, asked=asked)
-    if found.refused is not None:
-        return 3
-    if done < total:
-        return 75
-    return 1 if found.failed or output.finished.failed else 0
+    return exit_code
+
+
+def _rest_command(asked: ConvertArguments, output: str) -> str:
+    """What to type to send the rows that have no line."""
+    return shlex.join(["llmbatch", "run", asked.input, "-o", output, *asked.words])
 
 
 def _check_jobs(files: Sequence[ResultFile], jobs: frozenset[str], shape: ResultShape) -> None:
@@ -324,8 +342,7 @@ def _tell_lines(
         if left > told:
             reasons.append(f"{left - told:,} without a result")
         print_note(f"{left:,} of {plural(total, 'row')} have no line yet: {', '.join(reasons)}")
-        words = ["llmbatch", "run", asked.input, "-o", output, *asked.words]
-        print_note(f"hint: {shlex.join(words)} sends them")
+        print_note(f"hint: {_rest_command(asked, output)} sends them")
 
 
 # Both.

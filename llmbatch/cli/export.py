@@ -87,8 +87,9 @@ def export(settings: ExportSettings) -> int:
     if settings.join:
         input_path = find_input(settings.input, output, named=named, target=target)
     others = {str(output): "the output of the run itself"}
-    if input_path is not None:
-        others[input_path] = "the input of the run"
+    is_input_named = Path(named) != output and _is_input(Path(named))
+    own_input = named if is_input_named else recorded_input(output)[1]
+    others |= {path: "the input of the run" for path in (own_input, input_path) if path is not None}
     for sidecar in (status_path(output), deferred_path(output)) if output.name else ():  # a dot or a slash has none
         others[str(sidecar)] = "a file of the run"
     is_binary = kind == "parquet" or bool(compression)

@@ -45,8 +45,10 @@ def merge(
         command = shlex.join(["llmbatch", "merge", *paths, "-o", "results.jsonl"])
         raise UsageError("no file to write to", hint=command)
     parts = parts_of(paths)
-    with Merge(parts, target, overwrite=overwrite) as joined:
-        source = input_path if input_path is not None else _recorded(parts)
+    recorded = _recorded(parts)
+    source = input_path if input_path is not None else recorded
+    inputs = [path for path in (source, recorded) if path is not None]
+    with Merge(parts, target, inputs=inputs, overwrite=overwrite) as joined:
         missing, count = _missing(joined, source, input_format)
         if count and not len(joined.finished):
             raise nothing_to_merge(paths)

@@ -56,23 +56,31 @@ def nothing_to_merge(paths: Sequence[str]) -> OutputError:
 
 
 class Merge:
-    """The *parts*, open and locked, to be written to *target*. A context manager.
+    """The *parts*, open and locked, to be written to *target*, which may be none of their *inputs*. A context manager.
 
     ``finished`` has the rows of all parts.
 
     Raises :class:`~llmbatch.core.errors.OutputError` if a part is in use or is not an output, two have the same row, or
-    *target* exists and *overwrite* is not set; :class:`~llmbatch.core.errors.WriteError` if one cannot be repaired.
+    *target* is an input, or exists and *overwrite* is not set; :class:`~llmbatch.core.errors.WriteError` if a part
+    cannot be repaired.
     """
 
     def __init__(
-        self, parts: Sequence[Path], target: str, *, overwrite: bool = False, disk: Filesystem = FILESYSTEM
+        self,
+        parts: Sequence[Path],
+        target: str,
+        *,
+        inputs: Sequence[str] = (),
+        overwrite: bool = False,
+        disk: Filesystem = FILESYSTEM,
     ) -> None:
         self._target = target
         self._disk = disk
         self._parts = parts
         self._outputs: list[Output] = []
         self.finished = FinishedRows()
-        others = {str(part): "one of the parts" for part in parts}
+        others = dict.fromkeys(inputs, "the input of the run")
+        others |= {str(part): "one of the parts" for part in parts}
         check_target(target, others, overwrite=overwrite, is_binary=False, disk=disk)
         if target == "-":
             raise OutputError("a merge needs a file to write to", hint="name one with -o results.jsonl")

@@ -133,8 +133,10 @@ def parts_beside(output: str | Path) -> Path:
 
 def output_of_parts(folder: Path) -> Path | None:
     """The output beside *folder*, if that holds the parts of its ``--workers`` (see :func:`parts_beside`)."""
+    if folder.suffix != ".parts":
+        return None
     path = folder.with_suffix("")
-    return path if folder.suffix == ".parts" and path.is_file() else None
+    return path if path.is_file() else None
 
 
 def list_parts(folder: str | Path) -> list[Part]:
@@ -196,8 +198,12 @@ def create_folder(output: str | Path) -> bool:
 
 
 def _begun(name: str) -> Shard | None:
-    """The shard whose part or status file is called *name*; None if none is."""
-    return _shard_of(name.removeprefix(".").removesuffix(".status.json") if name.startswith(".") else name)
+    """The shard whose part, status file or deferred file is called *name*; None if none is."""
+    if name.startswith("."):
+        name = name.removeprefix(".").removesuffix(".status.json")
+    elif name.endswith(".deferred.jsonl"):
+        name = f"{name.removesuffix('.deferred.jsonl')}.jsonl"
+    return _shard_of(name)
 
 
 def _shard_of(name: str) -> Shard | None:

@@ -1,5 +1,7 @@
 """A rate limit that processes share: units are booked in blocks of a quarter of a second, one block ahead. Pure.
 
+Of less than a unit a second nothing is booked ahead: whoever has no row left would waste seconds or minutes of it.
+
 The board only says when a booked block may be used. So there is no polling and no waiting list, and a process that dies
 wastes at most the two blocks that it has booked. Without the board each process keeps to its part of the rate.
 """
@@ -76,12 +78,14 @@ class BookedRate:
         return _LONG
 
     def reserve(self, amount: int, now: float) -> None:
-        """Use *amount*, and book the next block."""
+        """Use *amount*, and book the next block, unless it takes long to pass."""
         if self._alone is not None:
             self._alone.reserve(amount, now)
             return
         self._promote(now)
         self._level -= amount
+        if self._unit > _LONG * MICROS:
+            return
         if self._level + sum(units for _, units in self._blocks) < self._block:
             self._book(self._block, now)
 
@@ -126,7 +130,9 @@ class BookedRate:
             self._alone = RateBudget(self._per_minute / max(1, self._members()), now, burst_s=BURST_SECONDS)
 
     def came_back(self, now: float) -> None:
-        """Book at the board again."""
+        """Book at the board again. At the first connection, what was asked for before is still to be answered."""
+        if self._alone is None:
+            return
         self._alone = self._asked = None
         self._level = min(self._level, 0.0)
         self._blocks.clear()

@@ -74,6 +74,9 @@ class _Processes:
     """Those that have read all their rows; of a small input all bytes are read long before."""
     circuits: dict[str, dict[int, CircuitState]] = field(default_factory=dict)
     down: dict[str, dict[int, float]] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
+    """The one that ended last, while none was running: its outages are not over until another begins."""
 
 
 class FoldedStats(RunStats):
@@ -107,17 +110,31 @@ class FoldedStats(RunStats):
         if state.progress is not None:
             self._read(number, state.progress)
 
+    def begun(self, number: int) -> list[Event]:
+        """Process *number* has begun its run; returns what changes by that, as events for displays."""
+        self._processes.running.add(number)
+        last, self._processes.last = self._processes.last, set()
+        return [event for one in last for event in self._forget_circuits(one)]
+
     def gone(self, number: int, *, has_ended: bool) -> list[Event]:
         """Process *number* has ended, or was killed; returns what changes by that, as events for displays.
 
-        Nothing of it is in flight any more; its circuits no longer count.
+        Nothing of it is in flight any more; its circuits no longer count, but for an outage that the last process has
+        ended in: that is not over.
         """
+        self._processes.running.discard(number)
         state = self._processes.states.pop(number, None)
         if state is not None:
             state.counts = Counts()
         self._add_gauges()
         if has_ended and state is not None and state.progress is not None:
             self._processes.fractions[number] = 1.0
+        if has_ended and not self._processes.running:
+            self._processes.last.add(number)
+            return []
+        return self._forget_circuits(number)
+
+    def _forget_circuits(self, number: int) -> list[Event]:
         changes: list[Event] = []
         for label in list(self._processes.circuits):
             if number in self._processes.circuits[label]:

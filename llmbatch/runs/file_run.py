@@ -37,7 +37,7 @@ from llmbatch.outputs.parts import (
     create_folder,
     default_target,
     is_folder,
-    list_parts,
+    list_shards,
     output_of_parts,
     part_path,
     parts_beside,
@@ -334,7 +334,7 @@ class FileRun:
         """
         await self.writer.aclose()
         output = self._output
-        waiting = deferred_lines(part.path for part in list_parts(parts_beside(self._path)))
+        waiting = deferred_lines(part.path for part in list_shards(parts_beside(self._path)))
         if self._spending is not None and self.costs.cap is not None:
             spent = self.costs.cap.spent + spent_in_parts(self._path, self._filesystem)
             if spent:
@@ -396,5 +396,5 @@ class FileRun:
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
-        found = about_input(self._input, self.source, self._rows.unit, self._shard, outcome)
+        found = about_input(self._input, self.source, self._rows.unit, self._shard, self._path, outcome)
         return [] if found is None else [Notice(asyncio.get_running_loop().time(), "warning", *found)]

@@ -84,8 +84,8 @@ class News:
 
     def gone(self, number: int, *, has_ended: bool) -> None:
         """Process *number* has ended its run, or was killed."""
-        if not has_ended and number in self._counted:
-            counted = self._counted[number]
+        counted = self._counted.get(number)
+        if counted is not None:  # another may take its place, also of one that has ended at its share of the cost
             self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
         self._calls.pop(number, None)
         for event in self._stats.gone(number, has_ended=has_ended):
@@ -117,6 +117,8 @@ class News:
 
     def _began(self, number: int, event: RunStarted) -> None:
         """A process has opened its part. One that was started again may find rows that it had not told of."""
+        for one in self._stats.begun(number):
+            self.emit(one)
         first = self._starts.setdefault(number, event)
         counted = self._counted.setdefault(number, [0, 0, 0, 0])
         success = event.done_success - first.done_success - counted[0]

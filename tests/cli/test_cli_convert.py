@@ -515,6 +515,28 @@ def test_status_reads_a_converted_output(ids: Ids, back: Back, llmbatch_here: Ru
     assert json.loads(done.stdout)["failures"][0]["code"] == "context_length_exceeded"
 
 
+def test_a_converted_output_knows_its_input_its_rows_and_its_command(
+    ids: Ids, back: Back, llmbatch_here: Run, tmp_path: Path
+) -> None:
+    """As one that a run has written; `export --join` did not know which input it was made from."""
+    names = ids()
+    back([*map(answer, names[:4]), refusal(names[4])])
+
+    status = json.loads(llmbatch_here("status", "out.jsonl", "--json").stdout)
+    joined = llmbatch_here("export", "out.jsonl", "--join", "-o", "x.jsonl")
+    back([answer(names[5])])
+    again = json.loads(llmbatch_here("status", "out.jsonl", "--json").stdout)
+
+    assert (status["rows"], status["success"], status["failed"], status["total_rows"]) == (5, 4, 1, 6)
+    assert status["command"] == "llmbatch run p.jsonl -o out.jsonl -m openai/gpt-5-mini"
+    assert status["exit_code"] == 75
+    assert joined.returncode == 0, joined.stderr
+    assert "exported 5 of 6 rows (1 not finished)" in joined.stderr
+    assert lines_of(tmp_path / "x.jsonl")[0]["prompt"] == "Tell of row 1"
+    assert (again["rows"], again["total_rows"], again["exit_code"]) == (6, 6, 1)
+    assert again["began"] == status["began"] < again["ended"]
+
+
 @pytest.mark.slow  # starts a server and four commands
 def test_a_batch_by_hand_is_continued_by_a_run(llmbatch: Run, tmp_path: Path, environment: dict[str, str]) -> None:
     """Converted, submitted with the official client, expired half way, converted back, and the rest sent live."""

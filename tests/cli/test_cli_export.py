@@ -243,6 +243,22 @@ def test_compressed_text(llmbatch_here: Run, tmp_path: Path, output: Path) -> No
     assert zstandard.ZstdDecompressor().stream_reader((tmp_path / "x.csv.zst").read_bytes()).read() == plain
 
 
+@pytest.mark.parametrize("named", ["in.results.jsonl", "in.csv"])
+def test_the_input_of_the_run_is_never_replaced(
+    llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path, named: str
+) -> None:
+    """Also without `--join`, which alone had looked for it: `--overwrite` put the results in its place."""
+    (tmp_path / "in.csv").write_text("text\none\ntwo\n")
+    ran = llmbatch_here("run", "in.csv", "-t", "{{ text }}", "-m", "sim/steady", "-q")
+
+    done = llmbatch_here("export", named, "-o", "in.csv", "--overwrite")
+
+    assert ran.returncode == 0, ran.stderr
+    assert done.returncode == 2
+    assert "in.csv: is the input of the run" in two_lines(done.stderr)[0]
+    assert (tmp_path / "in.csv").read_text() == "text\none\ntwo\n"
+
+
 def test_an_existing_file_is_replaced_only_on_request(
     llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path, output: Path
 ) -> None:

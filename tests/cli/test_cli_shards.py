@@ -266,16 +266,30 @@ def test_an_input_that_has_changed_is_not_merged(tmp_path: Path, twelve: Path, l
         (("results",), "no file to write to", "llmbatch merge results -o results.jsonl"),
         (("none", "-o", "a.jsonl"), "none: there is no such file", "name the parts"),
         (("home", "-o", "a.jsonl"), "home: has no parts", "name the folder"),
-        (("results", "-o", "rows.jsonl"), "rows.jsonl: exists already", "--overwrite"),
+        (("results", "-o", "other.jsonl"), "other.jsonl: exists already", "--overwrite"),
+        (("results", "-o", "rows.jsonl", "--overwrite"), "rows.jsonl: is the input of the run", "another file"),
+        (
+            ("results", "-o", "other.jsonl", "--overwrite", "--input", "other.jsonl"),
+            "other.jsonl: is the input of the run",
+            "another file",
+        ),
         (("results", "-o", "-"), "a merge needs a file", "-o results.jsonl"),
         (("results", "results", "-o", "a.jsonl"), "is named twice", "name each part once"),
     ],
 )
 def test_merge_says_what_it_needs(
-    twelve: Path, llmbatch_here: Run, two_lines: TwoLines, arguments: tuple[str, ...], error: str, hint: str
+    tmp_path: Path,
+    twelve: Path,
+    llmbatch_here: Run,
+    two_lines: TwoLines,
+    arguments: tuple[str, ...],
+    error: str,
+    hint: str,
 ) -> None:
-    """Exit code 2, with what to type."""
+    """Exit code 2, with what to type; no file is replaced, least of all the input."""
     run_shards(llmbatch_here, "1/3")
+    text = twelve.read_text()
+    (tmp_path / "other.jsonl").write_text(text)
 
     done = llmbatch_here("merge", *arguments)
 
@@ -283,6 +297,7 @@ def test_merge_says_what_it_needs(
     said = two_lines(done.stderr)
     assert error in said[0]
     assert hint in said[1]
+    assert twelve.read_text() == (tmp_path / "other.jsonl").read_text() == text
 
 
 @pytest.mark.parametrize("shard", ["0/8", "9/8", "x", "1/0", "any/0", "1"])

@@ -113,10 +113,11 @@ def test_shards_without_a_line_have_begun_all_the_same(tmp_path: Path, folder: P
     """Their sidecars say so, as while their batches run; there is nothing to merge then."""
     (folder / ".part-00002-of-00003.jsonl.status.json").write_text("")
     (folder / ".part-00001-of-00002.jsonl.status.json").write_text("")
+    (folder / "part-00003-of-00003.deferred.jsonl").write_text("")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".part-00002-of-00003.jsonl.status.json").write_text("")
 
-    assert [str(part.shard) for part in list_shards(folder)] == ["1/2", "2/2", "2/3"]
+    assert [str(part.shard) for part in list_shards(folder)] == ["1/2", "2/2", "2/3", "3/3"]
     assert has_shards(tmp_path / "begun")
     assert not has_shards(tmp_path / "missing")
     with pytest.raises(OutputError, match="no shard has a line yet, so there is nothing to merge") as caught:

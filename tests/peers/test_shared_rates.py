@@ -145,6 +145,34 @@ def test_a_dead_process_wastes_half_a_second_of_its_part_at_most() -> None:
     assert after >= 300 - 50 * 0.5 - 3
 
 
+def test_a_slow_rate_is_used_from_the_start_and_in_full() -> None:
+    """Four processes with two rows each, at two a minute: one row each 30 s, of which the first goes at once.
+
+    Each had booked a block before it was connected and one when it was, and then one ahead for a row that it did not
+    have: the first row went after half a minute, and the others at half the rate.
+    """
+    world = VirtualBoard()
+    rates = {
+        owner: BookedRate("rpm", 2, partial(note, world.sent, owner), members=lambda: 4)
+        for owner in ("ann", "bob", "cid", "dan")
+    }
+    rows = dict.fromkeys(rates, 2)
+    used: list[float] = []
+    for step in range(30_000):
+        for owner, rate in rates.items():
+            if rows[owner] and rate.wait(1, world.now) == 0.0:
+                rate.reserve(1, world.now)
+                rows[owner] -= 1
+                used.append(world.now - 1000.0)
+        if step == 0:
+            for rate in rates.values():
+                rate.came_back(world.now)
+        world.answer_all(rates)
+        world.now += 0.01
+
+    assert used == pytest.approx([30.0 * number for number in range(8)], abs=0.5)
+
+
 def test_a_rate_that_comes_back_is_not_used_twice() -> None:
     """Alone, a process keeps to its part; back at the board, what it had booked before is void."""
     sent: list[Message] = []

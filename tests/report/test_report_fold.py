@@ -159,6 +159,59 @@ def test_an_outage_ends_with_the_last_process_that_had_it() -> None:
     assert folded.snapshot(50.0).outage_s < 5.0
 
 
+def observe_all(folded: FoldedStats, events: list[Event]) -> None:
+    for event in events:
+        folded.observe(event)
+
+
+def trouble(folded: FoldedStats, *numbers: int) -> None:
+    """Processes *numbers*, which all run, notice an outage of ``a`` from 10 s on."""
+    folded.observe(STARTED)
+    for number in numbers:
+        observe_all(folded, folded.begun(number))
+        for event in (change(10.0, "closed", "open"), OutageStarted(11.0, "a", 10.0, "down")):
+            observe_all(folded, folded.fold(number, event))
+
+
+def test_an_outage_that_all_processes_end_in_is_not_over() -> None:
+    """As in a run of one process that ends at ``--max-outage``; it was told as over once all had ended."""
+    folded = FoldedStats(2)
+    trouble(folded, 0, 1)
+
+    told = [*folded.gone(1, has_ended=True), *folded.gone(0, has_ended=True)]
+    observe_all(folded, told)
+
+    assert not [event for event in told if isinstance(event, OutageEnded)]
+    route = folded.routes()[0]
+    assert (route.state, route.outage_since) == ("open", 10.0)
+    assert folded.snapshot(50.0).outages == 1
+
+
+def test_an_outage_ends_for_the_processes_that_go_on() -> None:
+    """Though one has ended in it, by itself."""
+    folded = FoldedStats(2)
+    trouble(folded, 0, 1)
+
+    observe_all(folded, folded.gone(1, has_ended=True))
+    for event in (change(29.0, "open", "closed"), OutageEnded(30.0, "a", 10.0, 20.0)):
+        observe_all(folded, folded.fold(0, event))
+
+    route = folded.routes()[0]
+    assert (route.state, route.outage_since, route.outage_s) == ("closed", None, 20.0)
+
+
+def test_a_process_that_begins_after_all_have_ended_has_no_circuit_of_theirs() -> None:
+    """As one that goes on with what others have left of ``--max-cost``."""
+    folded = FoldedStats(2)
+    trouble(folded, 0)
+    observe_all(folded, folded.gone(0, has_ended=True))
+
+    observe_all(folded, folded.begun(0))
+
+    route = folded.routes()[0]
+    assert (route.state, route.outage_since) == ("closed", None)
+
+
 def tell(whole: FoldedStats, number: int, progress: Progress) -> None:
     """Process *number* tells how far it has read."""
     own = ProcessStats()

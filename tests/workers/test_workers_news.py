@@ -1,13 +1,15 @@
-"""What a run remembers of its processes: the requests that count for ``--rpd`` when one takes the place of another."""
+"""What a run remembers of its processes when one takes the place of another: their rows, and requests for ``--rpd``."""
 
 from __future__ import annotations
 
 import math
 
-from llmbatch.core.events import CallSent
+import pytest
+
+from llmbatch.core.events import CallSent, RowFinished, RunStarted
 from llmbatch.pace.daily import DAY, DailyBudget
 from llmbatch.report.fold import FoldedStats, ProcessStats
-from llmbatch.workers.messages import Told
+from llmbatch.workers.messages import Happened, Told
 from llmbatch.workers.news import News
 
 NEVER = (0, math.inf)
@@ -18,7 +20,8 @@ class Processes:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.news = News(FoldedStats(1), lambda event: None, clock=lambda: self.now)
+        self.whole = FoldedStats(1)
+        self.news = News(self.whole, lambda event: None, clock=lambda: self.now)
         self.stats = ProcessStats()
 
     def send(self, calls: int) -> None:
@@ -26,9 +29,35 @@ class Processes:
             self.stats.observe(CallSent(self.now, "m", serial, serial, False))
         self.news.take(0, Told(self.stats.state()))
 
+    def begin(self, done: int) -> None:
+        self.news.take(0, Happened(RunStarted(self.now, "in", "out", 8, done, 0, 100)))
+
+    def finish(self, rows: int) -> None:
+        for serial in range(rows):
+            self.stats.observe(RowFinished(self.now, "m", serial, "success", "", 1))
+        self.news.take(0, Told(self.stats.state()))
+
     def kill(self) -> None:
-        self.news.gone(0, has_ended=False)
+        self.leave(has_ended=False)
+
+    def leave(self, *, has_ended: bool) -> None:
+        self.news.gone(0, has_ended=has_ended)
         self.stats = ProcessStats()
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_rows_of_a_process_are_counted_once_though_another_takes_its_place(has_ended: bool) -> None:
+    """Those of one that had ended at its share of ``--max-cost`` were counted twice."""
+    old = Processes()
+    old.begin(7)
+    old.finish(3)
+    old.leave(has_ended=has_ended)
+    old.begin(10)
+    old.finish(2)
+    old.leave(has_ended=has_ended)
+    old.begin(13)  # one more than was told
+
+    assert old.whole.success == 6
 
 
 def test_a_process_that_takes_the_place_of_another_goes_on_with_its_day() -> None:

@@ -318,6 +318,16 @@ def test_an_outage_is_one_outage(tmp_path: Path, rows: Path, start: Start, provi
     assert len(json.loads(status.stdout)["outages"]) == 1
 
 
+def test_fewer_rows_than_processes_are_nothing_to_warn_of(tmp_path: Path, rows: Path, start: Start) -> None:
+    """It was "no rows in rows.jsonl for shard 3/3", though nobody had asked for a shard."""
+    code, _, err = end(start("--workers", "3", "-n", "2", "--progress", "plain"))
+
+    assert code == 0, err
+    assert rows_in(tmp_path / "out.jsonl") == Counter((1, 2))
+    assert "warning" not in err
+    assert "shard" not in err
+
+
 def test_rows_of_a_table_become_prompts_in_every_process(tmp_path: Path, start: Start, provider: Provider) -> None:
     """With a template, and what is kept."""
     (tmp_path / "rows.csv").write_text("n,label\n" + "".join(f"{n},l{n}\n" for n in range(1, 41)))
@@ -339,7 +349,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
     write(rows, range(1, 201))
     arguments = ("--workers", "2", "-c", "6", "-P", "max_tokens=5", "--prices", "prices.toml", "-q", "--json")
 
-    code, _, err = end(start(*arguments, "--max-cost", "0.1"))
+    code, out, err = end(start(*arguments, "--max-cost", "0.1"))
     first = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     again, _, errors = end(start(*arguments, "--max-cost", "5"))
 
@@ -347,6 +357,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
     assert code == 4, err
     assert "--max-cost 0.1 is reached by the processes together: the next request could cost US$ 0.00" in err
     assert 0.07 < spent <= 0.1
+    assert (json.loads(out)["rows"], json.loads(out)["calls"]) == (len(first), len(first))
     assert again == 0, errors
     assert rows_in(tmp_path / "out.jsonl") == provider.asked == Counter(range(1, 201))
 
