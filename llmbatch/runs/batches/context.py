@@ -225,18 +225,34 @@ class BatchRun:
 
         Without a cap nothing is read. Cost: a pass over its rows.
         """
+        money = self.parts.money
+        if money.is_capped:
+            _, chunk.most_usd = self.at_risk(chunk)
+            money.reserve(chunk.most_usd or Decimal(0))
+
+    def at_risk(self, chunk: Chunk) -> tuple[int, Decimal | None]:
+        """How many rows of *chunk* have no line, and the most that they can cost in it; None: unknown.
+
+        Cost: a pass over its rows.
+        """
         money, label = self.parts.money, chunk.label
-        if not money.is_capped:
-            return
+        rows, total = 0, Decimal(0)
+        is_known = True
         for item in self.rows.scan(label.first, label.last):
             if isinstance(item, Row) and not self.is_done(item.number):
                 with contextlib.suppress(MalformedRowError, MissingKeyError):
                     row = bind(self.parts.provider, item)
                     if label.route in (None, row.route):
-                        chunk.most_usd += money.most(row.request.route, row.request)
-        money.reserve(chunk.most_usd)
+                        most = money.most(row.request.route, row.request)
+                        rows, total = rows + 1, total + (most or Decimal(0))
+                        is_known = is_known and most is not None
+        if label.rows is not None and rows >= label.rows:
+            rows = label.rows
+            if chunk.most_usd is not None:
+                return rows, chunk.most_usd
+        return rows, total if is_known else None
 
     def release(self, chunk: Chunk, cost: Decimal = Decimal(0)) -> None:
         """Replace what the cap counts for *chunk* by what it cost."""
-        self.parts.money.settle(chunk.most_usd, cost)
-        chunk.most_usd = Decimal(0)
+        self.parts.money.settle(chunk.most_usd or Decimal(0), cost)
+        chunk.most_usd = None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
+from llmbatch.core.batch_events import BatchCancelled, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
+from llmbatch.runs.batches.losses import give_up
 from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.queue import RUNNING
 from llmbatch.runs.batches.siblings import tell_siblings
@@ -59,7 +60,10 @@ class BatchLoop:
         """
         run = self._run
         await self._know_accounts()
-        run.parts.money.take_over(sum((chunk.most_usd for chunk in run.board.open), Decimal(0)))
+        for chunk in run.board.open:
+            if chunk.most_usd is None and run.parts.money.is_capped:  # of a run without a cap
+                _, chunk.most_usd = run.at_risk(chunk)
+        run.parts.money.take_over(sum((chunk.most_usd or Decimal(0) for chunk in run.board.open), Decimal(0)))
         while not run.is_stopping():
             self._mind_deadline()
             if await self._step():
@@ -89,7 +93,7 @@ class BatchLoop:
                 return True
         for chunk in run.board.in_state("ended"):
             owner = run.accounts.get(chunk.account)
-            if owner is not None and owner.plane.is_well and now >= chunk.retry_at:
+            if owner is not None and owner.plane.is_well and now >= chunk.tries.next_at:
                 await self._endings.end(owner, chunk)
                 return True
         if self._is_cancelling:
@@ -178,7 +182,11 @@ class BatchLoop:
         for chunk in seen.missing:
             await self._look_for(account, chunk)
         for chunk in board.give_up_ambiguous(run.wall()):
-            self._give_up(chunk)
+            give_up(
+                *(run, chunk, "the creation of a batch got no answer"),
+                "the creation of a batch got no answer, and no listing shows it",
+            )
+            self._submitter.look_again(chunk.label.first, chunk.label.route)
         if is_first and account.looks_since is None:
             account.looks_since = run.wall()
         if not account.is_reconciled and not self._may_still_appear(account):
@@ -249,35 +257,13 @@ class BatchLoop:
             if not error.is_missing:
                 run.plane_failed(account, error)
                 return
-            chunk.move("void", run.wall())
-            run.record.step("void", chunk, chunk.at, reason="lost")
-            run.release(chunk)
+            words = f"batch {chunk.batch_id} is neither listed nor found any more, for {LOST_SECONDS / 60:.0f} minutes"
+            give_up(run, chunk, "a batch is not found any more", words)
             self._submitter.look_again(chunk.label.first, chunk.label.route)
-            minutes = LOST_SECONDS / 60
-            lost = BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "a batch is not found any more")
-            run.emit(lost)
-            run.tell(
-                "warning",
-                f"batch {chunk.batch_id} is neither listed nor found any more, for {minutes:.0f} minutes: its "
-                f"{chunk.label.rows or 'unfinished'} rows are sent again, and may be paid for twice",
-            )
             return
         seen = Seen()
         run.board.update(chunk, remote, run.wall(), seen)
         self._tell_seen(account, seen)
-
-    def _give_up(self, chunk: Chunk) -> None:
-        run = self._run
-        run.record.step("void", chunk, run.wall(), reason="no answer to its create, and not listed")
-        most = chunk.most_usd
-        run.release(chunk, most)  # it may be billed
-        run.emit(BatchLost(run.now(), "", chunk.label.rows or 0, "the creation of a batch got no answer", most))
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
-        run.tell(
-            "warning",
-            f"the creation of a batch got no answer, and no listing shows it: its {chunk.label.rows} rows (lines "
-            f"{chunk.label.first} to {chunk.label.last}) are sent again, and may be paid for twice",
-        )
 
     # Submitting.
 
@@ -371,7 +357,7 @@ class BatchLoop:
     def _wait(self) -> float:
         """Seconds until something can be done again."""
         run, now = self._run, self._run.now()
-        times = [chunk.retry_at for chunk in run.board.in_state("ended")]
+        times = [chunk.tries.next_at for chunk in run.board.in_state("ended")]
         for account in run.accounts.values():
             times.append(account.next_poll if account.plane.is_well else account.plane.next_probe)
         if not self._is_cancelling:

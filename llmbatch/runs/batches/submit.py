@@ -26,6 +26,7 @@ from llmbatch.runs.batches.rows import BatchRow, bind
 __all__ = ["Plan", "Submitter"]
 
 _BLOCK_BYTES = 1 << 20
+_ZERO = Decimal(0)
 _FEW_ROWS = 50
 """Rows of a remainder below which it is sent live."""
 
@@ -47,7 +48,8 @@ class Plan:
     like: BatchRow
     builder: ChunkBuilder
     numbers: array[int]
-    most: Decimal
+    most: Decimal | None
+    """The most that it can cost; None: unknown."""
 
 
 Sent = Literal["created", "waiting", "stopped"]
@@ -158,10 +160,10 @@ class Submitter:
             if turns >= _MOST_TURNS or is_large:
                 continue
             if plan is None:
-                plan = Plan(account, route, row, builder, array("q"), Decimal(0))
+                plan = Plan(account, route, row, builder, array("q"), _ZERO)
             most = run.parts.money.most(row.request.route, row.request)
-            if not run.parts.money.allows(plan.most + most):
-                self.capped = run.parts.money.told_cap(most)
+            if not run.parts.money.allows((plan.most or _ZERO) + (most or _ZERO)):
+                self.capped = run.parts.money.told_cap(most or _ZERO)
                 self._next[route] = number
                 return plan if plan.numbers else None
             inputs = row.request.body.count(b'",') + 1 if row.request.endpoint == "embeddings" else 1
@@ -170,7 +172,7 @@ class Submitter:
                 return plan
             builder.add(number, name, size, row.tokens, inputs)
             plan.numbers.append(number)
-            plan.most += most
+            plan.most = None if most is None or plan.most is None else plan.most + most
             all_had_a_turn = all_had_a_turn and turns > 0
         self._has_ended = True
         if route is not None:
@@ -216,10 +218,10 @@ class Submitter:
         chunk = Chunk(label, account.name, "intent", wall, wall, tokens=builder.tokens, size_bytes=builder.size_bytes)
         chunk.model, chunk.endpoint = route.model or route.label, plan.like.request.endpoint
         lines = _ChunkLines(run, account, plan)
-        chunk.most_usd = plan.most if run.parts.money.is_capped else Decimal(0)
+        chunk.most_usd = plan.most
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
-        run.parts.money.reserve(plan.most)
+        run.parts.money.reserve(plan.most or _ZERO)
         run.queue_of(account, plan.route).sent(builder.tokens)
         try:
             chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
