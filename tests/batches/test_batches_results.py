@@ -13,8 +13,8 @@ import pytest
 from batch_world import LifeTransport, World, prompt
 from simulation_disk import SimulatedFilesystem
 
-from llmbatch.core.batch_events import BatchLost
-from llmbatch.core.events import Notice
+from llmbatch.core.batch_events import BatchCollected, BatchLost
+from llmbatch.core.events import Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import HttpCall
 from llmbatch.display.summary import batch_facts
 from llmbatch.report.summary import Summary
@@ -177,3 +177,89 @@ def test_a_lost_create_cost_nothing_at_most_where_no_cap_was_set(is_priced: bool
     else:
         assert summary.batches.perhaps_twice_usd is None
         assert "at an unknown price" in facts["perhaps"]
+
+
+def failing(call: Any, status: int, *, to_s: float = 7200.0) -> World:
+    """A provider whose listing works, while *call* gets *status* for *to_s* seconds."""
+    fault = BatchFault("control_errors", calls=(call,), statuses=(status,), to_s=to_s)
+    return World(60, rules=BatchRules(faults=(fault,)))
+
+
+@pytest.mark.parametrize("call", ["upload", "create", "content"])
+def test_calls_that_failed_while_the_listing_worked_were_silent(call: str) -> None:
+    """The first failure is told with its message, lasting ones are one outage, and what succeeds at last ends it."""
+    world = failing(call, 502)
+
+    summary = world.live()
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    world.check_whole()
+    assert world.paid == 60
+    first = next(event for event in world.events if isinstance(event, Notice | OutageStarted))
+    assert isinstance(first, Notice)
+    assert first.level == "warning"
+    assert summary.outages == 1
+    assert len(world.of(OutageStarted)) == len(world.of(OutageEnded)) == 1
+    assert 7000 < summary.outage_seconds < 8000
+
+
+@pytest.mark.parametrize("call", ["list", "upload", "content"])
+def test_max_outage_did_not_end_a_run_over_batches(call: str) -> None:
+    """Exit 75 after it, with what fails and what to type; the next run goes on."""
+    world = failing(call, 502)
+
+    summary = world.live(max_outage=900.0)
+
+    assert summary is not None
+    assert summary.exit_code == 75
+    assert "--max-outage 900 reached" in (summary.stopped_reason or "")
+    assert "The server had an error" in (summary.stopped_reason or "")
+    assert 850 < world.clock < 1000
+    world.clock = 7300.0
+    world.live_on()
+    world.check_whole()
+    assert world.paid == 60
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_did_not_stop_the_download_of_results(status: int) -> None:
+    """Exit 3 with the provider's words; the batch is kept, and the next run collects it."""
+    world = failing("content", status)
+
+    summary = world.live()
+
+    assert summary is not None
+    assert summary.exit_code == 3
+    assert "the results of batch" in (summary.stopped_reason or "")
+    assert not world.lines
+    world.clock = 7300.0
+    again = world.live()
+    assert again is not None
+    assert again.exit_code == 0
+    world.check_whole()
+    assert world.paid == 60
+
+
+def test_results_of_one_batch_that_fail_do_not_hold_back_those_of_others() -> None:
+    """Nor what is left to submit; the failing ones are an outage all the same."""
+    names: list[str] = []
+
+    def answer(name: str, at: float) -> tuple[int, str] | None:
+        if "/content" not in name or at > 7200:
+            return None
+        names.append(name)
+        return (500, "oops") if name == names[0] else None
+
+    world = World(60, network=answering(answer), rules=BatchRules(queue_tokens=700))
+
+    summary = world.live(chunk_rows=20)
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    world.check_whole()
+    assert world.paid == 60
+    assert summary.outages == 1
+    assert len(world.calls(names[0])) < 40
+    done = [event.at for event in world.of(BatchCollected)]
+    assert sum(at < 3600 for at in done) >= 2

@@ -81,6 +81,8 @@ class Tries:
 
     next_at: float = 0.0
     """When they are fetched again, on the event loop's clock."""
+    failed: int = 0
+    """Times in a row that the download failed."""
     short: int = 0
     """Times that they were fewer than the provider's counts."""
     missing: int = 0

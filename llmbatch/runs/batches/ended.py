@@ -16,6 +16,8 @@ from llmbatch.runs.batches.validation import fail_named_rows
 __all__ = ["Endings"]
 
 _RETRY_SECONDS = 60.0
+_MOST_RETRY_SECONDS = 300.0
+_CORRECT = "the batch is kept: correct the key or its rights, then run the same command again"
 _MOST_TRIES = 3
 """Downloads that may be shorter than the provider's counts before they are believed."""
 
@@ -41,19 +43,28 @@ class Endings:
         if remote.has_failed and not remote.result_files:
             await self._end_failed(account, chunk, remote)
             return
+        call = f"results of {chunk.batch_id}"
         try:
             if not await self._claims.settle(account, chunk):
+                run.plane_answered(account, call)
                 self._submitter.look_again(chunk.label.first, chunk.label.route)
                 return
             collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries.short >= _MOST_TRIES)
         except ControlError as error:
             chunk.tries.next_at = run.now() + _RETRY_SECONDS
             if error.is_missing:
+                run.plane_answered(account, call)
                 await self._end_missing(account, chunk, remote, error)
+            elif error.is_refusal:
+                run.parts.engine.stop(3, error.message, hint=error.hint or _CORRECT)
             else:
-                run.plane_failed(account, error)
+                chunk.tries.failed += 1
+                wait = min(_MOST_RETRY_SECONDS, _RETRY_SECONDS * 2.0 ** (chunk.tries.failed - 1))
+                chunk.tries.next_at = run.now() + wait
+                run.plane_failed(account, error, call, again_at=chunk.tries.next_at)
             return
-        run.plane_answered(account)
+        chunk.tries.failed = 0
+        run.plane_answered(account, call)
         if collected == "incomplete":
             chunk.tries.short += 1
             chunk.tries.next_at = run.now() + _RETRY_SECONDS * chunk.tries.short

@@ -19,7 +19,7 @@ from llmbatch.runs.batches.losses import give_up
 from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.queue import RUNNING
 from llmbatch.runs.batches.siblings import tell_siblings
-from llmbatch.runs.batches.submit import NotReconciled, Submitter
+from llmbatch.runs.batches.submit import NotReconciled, Submitter, submit_call
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
 __all__ = ["BatchLoop"]
@@ -66,6 +66,9 @@ class BatchLoop:
         run.parts.money.take_over(sum((chunk.most_usd or Decimal(0) for chunk in run.board.open), Decimal(0)))
         while not run.is_stopping():
             self._mind_deadline()
+            self._mind_outages()
+            if run.is_stopping():
+                break
             if await self._step():
                 continue
             if run.is_stopping():
@@ -166,7 +169,10 @@ class BatchLoop:
                 await self._claims.take_adopted(account)
             await self._claims.take(account, listed, is_first=is_first)
         except ControlError as error:
-            run.plane_failed(account, error)
+            if error.is_refusal and not error.is_missing:
+                run.parts.engine.stop(3, error.message, hint=error.hint)
+            else:
+                run.plane_failed(account, error)
             return
         run.plane_answered(account)
         if is_first and account.looks_since is None:
@@ -299,6 +305,20 @@ class BatchLoop:
                 run.tell("info", "the deadline is near: batches are canceled and collected, and the rest goes live")
             for account in run.accounts.values():
                 account.next_poll = min(account.next_poll, run.now())
+                for route in account.queues:
+                    run.forget_call(account, submit_call(route))
+
+    def _mind_outages(self) -> None:
+        """End the run once the control plane of an account has failed for ``--max-outage``."""
+        run, most = self._run, self._run.options.max_outage
+        for account in run.accounts.values():
+            plane = account.plane
+            if most is not None and plane.is_open and run.now() - plane.since >= most:
+                reason = (
+                    f"{account.label}: {plane.reason.rstrip('.')} (--max-outage {most:g} reached); {self._told_open()}"
+                )
+                run.parts.engine.stop(75, reason, hint="run the same command again to go on")
+                return
 
     async def _cancel_running(self, reason: str) -> bool:
         run, now = self._run, self._run.now()
@@ -360,6 +380,8 @@ class BatchLoop:
         times = [chunk.tries.next_at for chunk in run.board.in_state("ended")]
         for account in run.accounts.values():
             times.append(account.next_poll if account.plane.is_well else account.plane.next_probe)
+            if account.plane.is_open and run.options.max_outage is not None:
+                times.append(account.plane.since + run.options.max_outage)
         if not self._is_cancelling:
             again = self._submitter.next_try()
             if again is not None:

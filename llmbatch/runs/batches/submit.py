@@ -23,7 +23,7 @@ from llmbatch.runs.batches.names import Label, custom_id
 from llmbatch.runs.batches.queue import QUEUE_FULL, RUNNING, Queue, says_too_many
 from llmbatch.runs.batches.rows import BatchRow, bind
 
-__all__ = ["Plan", "Submitter"]
+__all__ = ["NotReconciled", "Plan", "Submitter", "submit_call"]
 
 _BLOCK_BYTES = 1 << 20
 _ZERO = Decimal(0)
@@ -231,7 +231,15 @@ class Submitter:
             return self._failed(account, plan, chunk, error)
         if not is_ready or run.is_stopping():
             self._void(chunk, "the uploaded file is not ready")
-            run.queue_of(account, plan.route).failed(run.now())
+            queue = run.queue_of(account, plan.route)
+            queue.failed(run.now())
+            if not run.is_stopping():
+                wait = queue.not_before - run.now()
+                run.tell(
+                    "warning",
+                    f"the uploaded file {chunk.file_id} is not ready after {_READY_SECONDS / 60:.0f} minutes; its rows "
+                    f"are uploaded again in {wait:.0f} s",
+                )
             await self._drop_file(account, chunk)
             return "waiting"
         chunk.move("sending", run.wall())
@@ -247,7 +255,7 @@ class Submitter:
             self._void(chunk, str(error))
             await self._drop_file(account, chunk)
             return self._failed(account, plan, chunk, error)
-        run.plane_answered(account)
+        run.plane_answered(account, submit_call(plan.route))
         chunk.created_at = remote.created_at or chunk.created_at
         board.update(chunk, remote, run.wall())
         run.record.step("created", chunk, run.wall())
@@ -288,18 +296,21 @@ class Submitter:
         """What a failed upload or create means: the queue is full, the provider is down, or it refuses."""
         run, outcome = self._run, error.outcome
         queue = run.queue_of(account, plan.route)
+        call = submit_call(plan.route)
         if outcome.verdict == "throttled" or outcome.code in QUEUE_FULL:
+            run.plane_answered(account, call)
             self.queue_full(queue, chunk, outcome)
             return "waiting"
         is_too_large = outcome.status == _TOO_LARGE or (error.is_refusal and says_too_many(outcome.message))
         if is_too_large and plan.builder.rows > 1:
+            run.plane_answered(account, call)
             queue.was_too_large()
             return "waiting"
         if error.is_refusal and not error.may_have_arrived:
             self._stop(account, error)
             return "stopped"
         queue.failed(run.now())  # a listing may work while uploads fail
-        run.plane_failed(account, error)
+        run.plane_failed(account, error, call, again_at=queue.not_before, is_told=chunk.state == "ambiguous")
         return "waiting"
 
     def queue_full(self, queue: Queue, chunk: Chunk, outcome: Outcome) -> None:
@@ -323,6 +334,11 @@ class Submitter:
         if error.is_missing:
             hint = f"{account.label} may have no batch API; send the rows live: leave out --via batch"
         self._run.parts.engine.stop(3, error.message, hint=hint)
+
+
+def submit_call(route: str) -> str:
+    """The kind of control call that uploads and creates batches of *route*."""
+    return f"submission of {route}"
 
 
 def _within(number: int, spans: Sequence[tuple[int, int]]) -> int:
