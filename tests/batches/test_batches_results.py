@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from batch_world import LifeTransport, World, prompt
 from simulation_disk import SimulatedFilesystem
 
 from llmbatch.core.batch_events import BatchCollected, BatchLost
+from llmbatch.core.errors import TransportError
 from llmbatch.core.events import Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import HttpCall
 from llmbatch.display.summary import batch_facts
@@ -263,3 +265,55 @@ def test_results_of_one_batch_that_fail_do_not_hold_back_those_of_others() -> No
     assert len(world.calls(names[0])) < 40
     done = [event.at for event in world.of(BatchCollected)]
     assert sum(at < 3600 for at in done) >= 2
+
+
+def hanging(start: str, end: str = "") -> type[LifeTransport]:
+    """A network on which calls of these names get no answer for an hour."""
+
+    class Network(LifeTransport):
+        @contextlib.asynccontextmanager
+        async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[StreamedReply]:
+            async with super().exchange(call, timeout=timeout) as reply:
+                at, name = self._world.log[-1]
+                if name.startswith(start) and name.endswith(end) and at < 3600:
+                    await asyncio.sleep(3600.0)
+                    raise TransportError("timeout", "nothing came", sent=True)
+                yield reply
+
+    return Network
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("GET /v1/batches", ""),
+        ("POST /v1/files", ""),
+        ("POST /v1/batches", ""),
+        ("GET /v1/files", "/content"),
+    ],
+)
+def test_the_first_signal_waited_for_a_control_call_without_answer(start: str, end: str) -> None:
+    """It gets 30 s more; then the run ends with its code, and the next one goes on and pays once."""
+    world = World(60, network=hanging(start, end))
+
+    summary = world.live(stop_at=100.0)
+
+    assert summary is not None
+    assert summary.exit_code == 130
+    assert 130 <= world.clock <= 133
+    assert bool(told(world, "still running")) == (start != "POST /v1/files" and start != "GET /v1/batches")
+    world.clock = 4000.0
+    world.live_on()
+    world.check_whole()
+    assert world.paid == 60
+
+
+def test_a_cancel_without_answer_held_up_the_end_of_an_interrupted_run() -> None:
+    """``on_interrupt="cancel"`` waits for 30 s, also for the call itself."""
+    world = World(60, network=hanging("POST /v1/batches/", "/cancel"), rules=BatchRules(rows_per_s=0.01))
+
+    summary = world.live(stop_at=100.0, on_interrupt="cancel")
+
+    assert summary is not None
+    assert summary.exit_code == 130
+    assert world.clock <= 133

@@ -229,6 +229,9 @@ class Submitter:
         except ControlError as error:
             self._void(chunk, str(error))
             return self._failed(account, plan, chunk, error)
+        except asyncio.CancelledError:
+            self._void(chunk, "the run was told to end")
+            raise
         if not is_ready or run.is_stopping():
             self._void(chunk, "the uploaded file is not ready")
             queue = run.queue_of(account, plan.route)
