@@ -72,14 +72,14 @@ class BatchCancelled:
 class BatchLost:
     """A batch is given up, and its rows are sent again: they may be paid for twice, ``at_risk_usd`` at most.
 
-    ``batch`` is empty if its id was never known. ``reason``: why.
+    ``batch`` is empty if its id was never known. ``reason``: why. ``at_risk_usd``: None if that is unknown.
     """
 
     at: float
     batch: str
     rows: int
     reason: str
-    at_risk_usd: Decimal = Decimal(0)
+    at_risk_usd: Decimal | None = None
 
 
 BatchEvent = BatchSubmitted | BatchMoved | BatchCollected | BatchCancelled | BatchLost

@@ -147,8 +147,9 @@ def batch_facts(batches: BatchSnapshot) -> list[tuple[str, str]]:
     elif batches.rows:
         facts.append(("saved", "unknown: no batch price is known, so rows are shown at full price"))
     if batches.perhaps_twice_rows:
-        rows, most = plural(batches.perhaps_twice_rows, "row"), usd(batches.perhaps_twice_usd)
-        facts.append(("perhaps", f"{rows} may be paid for twice, {most} at most: {shown(batches.why_twice, 300)}"))
+        rows, usd_ = plural(batches.perhaps_twice_rows, "row"), batches.perhaps_twice_usd
+        most = "at an unknown price" if usd_ is None else f"{usd(usd_)} at most"
+        facts.append(("perhaps", f"{rows} may be paid for twice, {most}: {shown(batches.why_twice, 300)}"))
     return facts
 
 

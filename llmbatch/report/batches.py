@@ -43,8 +43,8 @@ class BatchSnapshot:
     saved_usd: Decimal | None = None
     perhaps_twice_rows: int = 0
     """Rows that were sent again although an earlier batch of them may run unseen."""
-    perhaps_twice_usd: Decimal = Decimal(0)
-    """What that can cost at most."""
+    perhaps_twice_usd: Decimal | None = Decimal(0)
+    """What that can cost at most; None: unknown."""
     why_twice: str = ""
 
     @property
@@ -73,7 +73,7 @@ class BatchSnapshot:
             cost_usd=sum(costs, Decimal(0)) if costs else None,
             saved_usd=sum(saved, Decimal(0)) if saved else None,
             perhaps_twice_rows=sum(one.perhaps_twice_rows for one in snapshots),
-            perhaps_twice_usd=sum((one.perhaps_twice_usd for one in snapshots), Decimal(0)),
+            perhaps_twice_usd=_whole_sum([one.perhaps_twice_usd for one in snapshots]),
             why_twice=next((one.why_twice for one in snapshots if one.why_twice), ""),
         )
 
@@ -119,7 +119,7 @@ class BatchStats:
                 self._total = replace(
                     total,
                     perhaps_twice_rows=total.perhaps_twice_rows + event.rows,
-                    perhaps_twice_usd=total.perhaps_twice_usd + event.at_risk_usd,
+                    perhaps_twice_usd=_whole_sum([total.perhaps_twice_usd, event.at_risk_usd]),
                     why_twice=event.reason,
                 )
             case BatchCollected():
@@ -141,3 +141,9 @@ class BatchStats:
 
 def _plus(sum_: Decimal | None, amount: Decimal | None) -> Decimal | None:
     return sum_ if amount is None else amount if sum_ is None else sum_ + amount
+
+
+def _whole_sum(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    """The sum of *amounts*; None if one is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal(0)) if len(known) == len(amounts) else None

@@ -58,8 +58,8 @@ class RunJob:
         channel: Channel | None = None,
     ) -> None:
         self.options = options
-        self.on_stop_now: Callable[[], object] = lambda: None
-        """Called when the run is to stop at once before :meth:`run`, in the phase of batches."""
+        self.on_stop: Callable[[bool], object] = lambda now: None
+        """Called when the run is told to stop before :meth:`run`, in the phase of batches; with True: at once."""
         self.is_stopping = False
         """Whether :meth:`stop` was called."""
         self.summary: Summary | None = None
@@ -90,8 +90,7 @@ class RunJob:
         """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
         self.is_stopping = True
         self.engine.stop(exit_code, reason, now=now)
-        if now:
-            self.on_stop_now()
+        self.on_stop(now)
 
     def control(self, command: Command) -> None:
         """Carry out *command* now: a pause, its end, or other limits."""

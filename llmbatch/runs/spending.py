@@ -113,9 +113,9 @@ class SpendingFile:
         self._write(amount)
 
     def close(self, cap: CostCap) -> None:
-        """Write what was really spent, at the end of a run."""
+        """Write what was really spent, and what batches that go on can cost, at the end of a run."""
         if self._booked:
-            self._write(cap.spent)
+            self._write(cap.spent + cap.reserved)
 
     def _write(self, amount: Decimal) -> None:
         self._booked = amount

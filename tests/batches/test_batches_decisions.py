@@ -304,6 +304,24 @@ def test_three_hours_of_failures_are_probed_at_most_sixty_times() -> None:
     assert not plane.succeeded()
 
 
+def test_a_listing_that_is_answered_hid_that_uploads_fail() -> None:
+    """It lets them be tried again, but only an upload that is answered ends their outage."""
+    plane = ControlPlane()
+
+    for now in (0.0, 100.0, 200.0):
+        assert not plane.is_open
+        plane.failed(now, "no upload", call="upload")
+        assert not plane.is_well
+        assert plane.next_probe == now + 5.0
+        assert not plane.succeeded()
+        assert plane.is_well
+
+    assert plane.is_open
+    assert (plane.since, plane.reason) == (0.0, "no upload")
+    assert plane.succeeded("upload")
+    assert not plane.is_open
+
+
 def test_a_named_wait_is_obeyed() -> None:
     """Longer than llmbatch's own."""
     plane = ControlPlane()

@@ -81,8 +81,8 @@ class ControlError(LlmbatchError):
 
     @property
     def is_missing(self) -> bool:
-        """Whether the provider knows no such object, or no such path."""
-        return self.outcome.status == 404
+        """Whether the provider knows no such object, or no such path, or not any more."""
+        return self.outcome.status in (404, 410)
 
 
 class BatchApi(Protocol):

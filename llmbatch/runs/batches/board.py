@@ -28,7 +28,10 @@ AMBIGUOUS_SECONDS = 600.0
 """How long the listing may take to show a batch whose create got no answer."""
 
 LOST_SECONDS = 900.0
-"""How long a known batch may be missing before it is asked for by its id."""
+"""How long a known batch may be missing before it is asked for by its id, and its results before they are given up."""
+
+_GONE_TRIES = 3
+"""Times that results must have been missing, as runs with ``--detach`` ask once each."""
 
 _CLOCK_SLACK = 120.0
 _HOLDING = frozenset({"intent", "sending", "ambiguous", "running", "ended"})
@@ -54,16 +57,11 @@ class Chunk:
     model: str = ""
     endpoint: str = ""
     """The wire format of its rows, as in ``--endpoint``; empty: unknown."""
-    most_usd: Decimal = Decimal(0)
-    """The most that its rows can cost, where there is a cap."""
+    most_usd: Decimal | None = None
+    """The most that its rows can cost; None: unknown, or not counted yet."""
     takes_any_job: bool = False
     """Whether lines of another job's rows count too: the user has adopted the batch."""
-    retry_at: float = 0.0
-    """When results that could not be fetched are tried again, on the event loop's clock."""
-    tries: int = 0
-    """Times that its results could not be fetched."""
-    short_tries: int = 0
-    """Times that they were fewer than the provider's counts."""
+    tries: Tries = field(default_factory=lambda: Tries())
     cancel_asked_at: float | None = None
     """When it was asked to cancel it, on the event loop's clock."""
 
@@ -75,6 +73,31 @@ class Chunk:
     def move(self, state: ChunkState, now: float) -> None:
         """Change its state."""
         self.state, self.at = state, now
+
+
+@dataclass(slots=True)
+class Tries:
+    """Downloads of one batch's results that brought nothing, or too little."""
+
+    next_at: float = 0.0
+    """When they are fetched again, on the event loop's clock."""
+    failed: int = 0
+    """Times in a row that the download failed."""
+    short: int = 0
+    """Times that they were fewer than the provider's counts."""
+    missing: int = 0
+    """Times that they were not found."""
+    missing_since: float = 0.0
+    """When they were first not found, in Unix time."""
+
+    def not_found(self, now: float) -> None:
+        """Note that they were not found."""
+        self.missing_since = self.missing_since if self.missing else now
+        self.missing += 1
+
+    def are_gone(self, now: float) -> bool:
+        """Whether they have not been found for so long, and so often, that they are given up."""
+        return self.missing >= _GONE_TRIES and now - self.missing_since >= LOST_SECONDS
 
 
 @dataclass(slots=True)

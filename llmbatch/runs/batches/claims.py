@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from decimal import Decimal
 
 from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
@@ -19,6 +20,7 @@ from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import Chunk
 from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
+from llmbatch.runs.batches.losses import told_at_most
 from llmbatch.runs.batches.names import Label, custom_id, read_custom_id, read_label
 from llmbatch.runs.batches.rows import bind
 from llmbatch.storage.finished_rows import MAX_ROW
@@ -171,11 +173,16 @@ class Claims:
         if not again or not self._is_late(account, remote):
             return
         rows = min(remote.rows or last - first + 1, sum(chunk.label.rows or 0 for chunk in again))
-        run.emit(BatchLost(run.now(), remote.id, rows, "a batch was not listed until its rows had been sent again"))
+        costs = [chunk.most_usd for chunk in again]
+        known = [cost for cost in costs if cost is not None]
+        most = sum(known, Decimal(0)) if len(known) == len(costs) else None
+        run.emit(
+            BatchLost(run.now(), remote.id, rows, "a batch was not listed until its rows had been sent again", most)
+        )
         run.tell(
             "warning",
             f"batch {remote.id} (lines {first} to {last}) was not listed before: up to {rows:,} of its rows were sent "
-            "again, and may be paid for twice",
+            f"again, and may be paid for twice, {told_at_most(most)}",
         )
 
     @staticmethod

@@ -26,7 +26,7 @@ from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.board import Board, Chunk
 from llmbatch.runs.batches.chunks import ChunkLimits
-from llmbatch.runs.batches.control_plane import ControlPlane
+from llmbatch.runs.batches.control_plane import LISTING, ControlPlane
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.queue import Queue
 from llmbatch.runs.batches.record import ChunkRecord
@@ -190,22 +190,45 @@ class BatchRun:
         about = None if room is None else int(room * 1.1)  # a chunk like the one that fitted, with longer rows
         return limits.scaled(queue.share, stated).within_tokens(about)
 
-    def plane_failed(self, account: Account, error: ControlError) -> None:
-        """A control call got no answer, or a bad one: only probes follow until one is answered."""
+    def plane_failed(
+        self,
+        account: Account,
+        error: ControlError,
+        call: str = LISTING,
+        *,
+        again_at: float = 0.0,
+        is_told: bool = False,
+    ) -> None:
+        """A control call got no answer, or a bad one: only probes follow until one is answered.
+
+        *call*: the kind of call, which is made again at *again_at* at the earliest. The first failure of one other than
+        a listing is told, unless it is already (*is_told*).
+        """
         now, plane = self.now(), account.plane
         was_open = plane.is_open
-        opens = plane.failed(now, error.message, error.outcome.retry_after)
-        wait = plane.next_probe - now
-        if opens:
+        failures = plane.failed(now, error.message, error.outcome.retry_after, call=call)
+        wait = max(plane.next_probe, again_at) - now
+        if failures == 1 and call != LISTING and not is_told:
+            self.tell("warning", f"{error.message}; trying again in {wait:.0f} s", error.hint)
+        if plane.is_open and not was_open:
             self.emit(CircuitChanged(now, account.label, "closed", "open", error.message, wait))
             self.emit(OutageStarted(now, account.label, plane.since, error.message, wait))
         elif was_open:
             self.emit(CircuitChanged(now, account.label, "half_open", "open", error.message, wait))
 
-    def plane_answered(self, account: Account) -> None:
+    def plane_answered(self, account: Account, call: str = LISTING) -> None:
         """A control call was answered."""
-        now, since = self.now(), account.plane.since
-        if account.plane.succeeded():
+        since = account.plane.since
+        self._tell_end(account, since, has_ended=account.plane.succeeded(call))
+
+    def forget_call(self, account: Account, call: str) -> None:
+        """A kind of control call is not made any more."""
+        since = account.plane.since
+        self._tell_end(account, since, has_ended=account.plane.forget(call))
+
+    def _tell_end(self, account: Account, since: float, *, has_ended: bool) -> None:
+        now = self.now()
+        if has_ended:
             self.emit(CircuitChanged(now, account.label, "half_open", "closed", "", 0.0))
             self.emit(OutageEnded(now, account.label, since, now - since))
 
@@ -225,18 +248,34 @@ class BatchRun:
 
         Without a cap nothing is read. Cost: a pass over its rows.
         """
+        money = self.parts.money
+        if money.is_capped:
+            _, chunk.most_usd = self.at_risk(chunk)
+            money.reserve(chunk.most_usd or Decimal(0))
+
+    def at_risk(self, chunk: Chunk) -> tuple[int, Decimal | None]:
+        """How many rows of *chunk* have no line, and the most that they can cost in it; None: unknown.
+
+        Cost: a pass over its rows.
+        """
         money, label = self.parts.money, chunk.label
-        if not money.is_capped:
-            return
+        rows, total = 0, Decimal(0)
+        is_known = True
         for item in self.rows.scan(label.first, label.last):
             if isinstance(item, Row) and not self.is_done(item.number):
                 with contextlib.suppress(MalformedRowError, MissingKeyError):
                     row = bind(self.parts.provider, item)
                     if label.route in (None, row.route):
-                        chunk.most_usd += money.most(row.request.route, row.request)
-        money.reserve(chunk.most_usd)
+                        most = money.most(row.request.route, row.request)
+                        rows, total = rows + 1, total + (most or Decimal(0))
+                        is_known = is_known and most is not None
+        if label.rows is not None and rows >= label.rows:
+            rows = label.rows
+            if chunk.most_usd is not None:
+                return rows, chunk.most_usd
+        return rows, total if is_known else None
 
     def release(self, chunk: Chunk, cost: Decimal = Decimal(0)) -> None:
         """Replace what the cap counts for *chunk* by what it cost."""
-        self.parts.money.settle(chunk.most_usd, cost)
-        chunk.most_usd = Decimal(0)
+        self.parts.money.settle(chunk.most_usd or Decimal(0), cost)
+        chunk.most_usd = None

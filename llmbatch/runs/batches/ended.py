@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.collect import Collector
 from llmbatch.runs.batches.context import Account, BatchRun
+from llmbatch.runs.batches.losses import give_up
 from llmbatch.runs.batches.queue import QUEUE_FULL, TOO_MANY_ROWS
 from llmbatch.runs.batches.submit import Submitter
 from llmbatch.runs.batches.validation import fail_named_rows
@@ -16,11 +16,10 @@ from llmbatch.runs.batches.validation import fail_named_rows
 __all__ = ["Endings"]
 
 _RETRY_SECONDS = 60.0
+_MOST_RETRY_SECONDS = 300.0
+_CORRECT = "the batch is kept: correct the key or its rights, then run the same command again"
 _MOST_TRIES = 3
 """Downloads that may be shorter than the provider's counts before they are believed."""
-
-_GONE_TRIES = 30
-"""Times that results may be missing (404) before they are given up."""
 
 
 class Endings:
@@ -44,23 +43,31 @@ class Endings:
         if remote.has_failed and not remote.result_files:
             await self._end_failed(account, chunk, remote)
             return
+        call = f"results of {chunk.batch_id}"
         try:
             if not await self._claims.settle(account, chunk):
+                run.plane_answered(account, call)
                 self._submitter.look_again(chunk.label.first, chunk.label.route)
                 return
-            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.short_tries >= _MOST_TRIES)
+            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries.short >= _MOST_TRIES)
         except ControlError as error:
-            chunk.tries += 1
-            chunk.retry_at = run.now() + _RETRY_SECONDS
+            chunk.tries.next_at = run.now() + _RETRY_SECONDS
             if error.is_missing:
+                run.plane_answered(account, call)
                 await self._end_missing(account, chunk, remote, error)
+            elif error.is_refusal:
+                run.parts.engine.stop(3, error.message, hint=error.hint or _CORRECT)
             else:
-                run.plane_failed(account, error)
+                chunk.tries.failed += 1
+                wait = min(_MOST_RETRY_SECONDS, _RETRY_SECONDS * 2.0 ** (chunk.tries.failed - 1))
+                chunk.tries.next_at = run.now() + wait
+                run.plane_failed(account, error, call, again_at=chunk.tries.next_at)
             return
-        run.plane_answered(account)
+        chunk.tries.failed = 0
+        run.plane_answered(account, call)
         if collected == "incomplete":
-            chunk.short_tries += 1
-            chunk.retry_at = run.now() + _RETRY_SECONDS * chunk.short_tries
+            chunk.tries.short += 1
+            chunk.tries.next_at = run.now() + _RETRY_SECONDS * chunk.tries.short
             return
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         self._submitter.capped = None
@@ -68,32 +75,31 @@ class Endings:
             await self._delete(account, remote)
 
     async def _end_missing(self, account: Account, chunk: Chunk, remote: RemoteBatch, error: ControlError) -> None:
-        """The results are not found: not yet, or not any more, as an earlier run has collected and deleted them."""
-        run = self._run
-        is_old = (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS
-        try:
-            was_deleted = await account.api.was_deleted(remote)
-        except ControlError as failure:
-            run.plane_failed(account, failure)
+        """The results are not found: not yet, not just now, or not any more."""
+        run, tries = self._run, chunk.tries
+        # A batch that the journal does not know may be one that an earlier run has collected and deleted.
+        if not chunk.tokens and await self._was_deleted(account, remote):
+            chunk.move("void", run.wall())
+            run.record.step("void", chunk, chunk.at, reason="its results were deleted")
+            run.tell_unrun(chunk)
+            run.release(chunk)
+            self._submitter.look_again(chunk.label.first, chunk.label.route)
             return
-        if was_deleted:
-            self._free(chunk)
-        elif is_old or chunk.tries >= _GONE_TRIES:
-            run.emit(BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "the results of a batch are gone"))
-            run.tell(
-                "warning",
-                f"{error.message}: the results are gone; rows without a line are sent again, and may be paid for twice",
-            )
-            self._free(chunk)
+        tries.not_found(run.wall())
+        run.record.step("missing", chunk, run.wall())
+        minutes = LOST_SECONDS / 60
+        if tries.are_gone(run.wall()):
+            give_up(run, chunk, "the results of a batch are gone", f"{error.message}; for {minutes:.0f} minutes now")
+            self._submitter.look_again(chunk.label.first, chunk.label.route)
+        elif tries.missing == 1:
+            run.tell("warning", f"{error.message}; they are asked for again for {minutes:.0f} minutes")
 
-    def _free(self, chunk: Chunk) -> None:
-        """Give up the results of a batch: they are not at the provider any more."""
-        run = self._run
-        chunk.move("void", run.wall())
-        run.record.step("void", chunk, chunk.at, reason="its results are gone")
-        run.tell_unrun(chunk)
-        run.release(chunk)
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
+    async def _was_deleted(self, account: Account, remote: RemoteBatch) -> bool:
+        try:
+            return await account.api.was_deleted(remote)
+        except ControlError as error:
+            self._run.plane_failed(account, error)
+            return False
 
     async def _end_failed(self, account: Account, chunk: Chunk, remote: RemoteBatch) -> None:
         """A batch that was refused as a whole, minutes after it was created: no row ran."""

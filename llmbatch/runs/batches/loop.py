@@ -8,26 +8,19 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
+import anyio
+
+from llmbatch.core.batch_events import BatchCancelled
 from llmbatch.core.events import Progress
-from llmbatch.providers.batches.port import ControlError, RemoteBatch
-from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
+from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.claims import Claims
-from llmbatch.runs.batches.context import Account, BatchRun
+from llmbatch.runs.batches.context import BatchRun
 from llmbatch.runs.batches.ended import Endings
-from llmbatch.runs.batches.names import read_label
-from llmbatch.runs.batches.queue import RUNNING
-from llmbatch.runs.batches.siblings import tell_siblings
-from llmbatch.runs.batches.submit import NotReconciled, Submitter
-from llmbatch.runs.batches.timing import Deadline, poll_interval
+from llmbatch.runs.batches.listing import Listings
+from llmbatch.runs.batches.submit import NotReconciled, Submitter, submit_call
+from llmbatch.runs.batches.timing import Deadline
 
 __all__ = ["BatchLoop"]
-
-_KEPT_SECONDS = 29 * 86_400.0
-"""How far back the first listing reaches: what is older has been deleted everywhere."""
-
-_FIRST_LISTINGS = 4
-"""Listings without a journal, as one may leave out batches while its pages move; one, if it has all uploaded files."""
 
 _CANCEL_AGAIN = 600.0
 _INTERRUPT_SECONDS = 30.0
@@ -38,13 +31,12 @@ class BatchLoop:
 
     def __init__(self, run: BatchRun, *, listed: frozenset[str]) -> None:
         self._run = run
-        self._listed = listed
-        """Accounts whose batches an earlier run has found; later ones are in the journal."""
         self._submitter = Submitter(run)
-        self._claims = Claims(run)
-        self._endings = Endings(run, self._submitter, self._claims)
+        claims = Claims(run)
+        self._listings = Listings(run, self._submitter, claims, listed=listed)
+        self._endings = Endings(run, self._submitter, claims)
         self._deadline: Deadline | None = None
-        self._is_cancelling = False
+        self._calls = anyio.CancelScope()
 
     def __repr__(self) -> str:
         return f"<BatchLoop of {self._run.board!r}>"
@@ -58,15 +50,33 @@ class BatchLoop:
             WriteError: the output or the journal cannot be written.
         """
         run = self._run
+        with self._calls:
+            await self._work()
+        if run.is_stopping():
+            await self._end_interrupted()
+        run.emit(Progress(run.now(), run.rows.rows_seen, None, exhausted=False))
+
+    def hurry(self) -> None:
+        """The run was told to end: a control call in flight has 30 s left."""
+        self._calls.deadline = min(self._calls.deadline, self._run.now() + _INTERRUPT_SECONDS)
+
+    async def _work(self) -> None:
+        run = self._run
         await self._know_accounts()
-        run.parts.money.take_over(sum((chunk.most_usd for chunk in run.board.open), Decimal(0)))
+        for chunk in run.board.open:
+            if chunk.most_usd is None and run.parts.money.is_capped:  # of a run without a cap
+                _, chunk.most_usd = run.at_risk(chunk)
+        run.parts.money.take_over(sum((chunk.most_usd or Decimal(0) for chunk in run.board.open), Decimal(0)))
         while not run.is_stopping():
             self._mind_deadline()
+            self._mind_outages()
+            if run.is_stopping():
+                break
             if await self._step():
                 continue
             if run.is_stopping():
                 break
-            if not run.board.open and (self._is_cancelling or not self._submitter.has_more()):
+            if not run.board.open and (self._listings.is_cancelling or not self._submitter.has_more()):
                 break
             if self._submitter.capped is not None and not run.board.open:
                 reason, hint = self._submitter.capped
@@ -76,29 +86,24 @@ class BatchLoop:
                 run.parts.engine.stop(75, self._told_open(), hint="run the same command again to collect them")
                 break
             await run.parts.engine.pause(self._wait())
-        if run.is_stopping():
-            await self._end_interrupted()
-        run.emit(Progress(run.now(), run.rows.rows_seen, None, exhausted=False))
 
     async def _step(self) -> bool:
         """Make one step, if any can be made now."""
         run, now = self._run, self._run.now()
         for account in list(run.accounts.values()):
-            if self._is_due(account, now):
-                await self._poll(account)
+            if self._listings.is_due(account, now):
+                await self._listings.poll(account)
                 return True
         for chunk in run.board.in_state("ended"):
             owner = run.accounts.get(chunk.account)
-            if owner is not None and owner.plane.is_well and now >= chunk.retry_at:
+            if owner is not None and owner.plane.is_well and now >= chunk.tries.next_at:
                 await self._endings.end(owner, chunk)
                 return True
-        if self._is_cancelling:
+        if self._listings.is_cancelling:
             return await self._cancel_running("the deadline is near")
         if not all(account.plane.is_well for account in run.accounts.values()):
             return False
         return await self._submit()
-
-    # Accounts and listings.
 
     async def _know_accounts(self) -> None:
         """Find the accounts of chunks that only the journal knows, by one of their rows each."""
@@ -115,169 +120,6 @@ class BatchLoop:
                 # None of its rows waits any more, so nothing it holds is needed.
                 chunk.move("void", run.wall())
                 run.record.step("void", chunk, chunk.at, reason="none of its rows waits")
-
-    def _is_due(self, account: Account, now: float) -> bool:
-        if not account.plane.is_well:
-            return now >= account.plane.next_probe
-        if not account.is_reconciled:
-            return now >= account.next_poll
-        watched = any(
-            chunk.account == account.name and chunk.state in ("running", "sending", "ambiguous")
-            for chunk in self._run.board.open
-        )
-        return watched and now >= account.next_poll
-
-    async def _poll(self, account: Account) -> None:
-        """List the batches of *account*, which is also the probe of its control plane."""
-        run, board = self._run, self._run.board
-        since = board.since(run.wall(), _KEPT_SECONDS)
-        if not account.is_reconciled and account.name not in self._listed:
-            since = run.wall() - _KEPT_SECONDS
-        is_first = not account.is_reconciled and account.name not in self._listed
-        orphans: list[tuple[str, str, float]] = []
-        listed: list[RemoteBatch] = []
-        try:
-            if is_first:  # before the listing, which may not show a batch yet whose file is there
-                orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", since)]
-            for _ in range(_FIRST_LISTINGS if is_first and account.looks_since is None else 1):
-                listed += [
-                    one
-                    async for one in account.api.batches(since)
-                    if board.is_of_interest(one)
-                    or board.is_sibling(one)
-                    or self._claims.is_wanted(account, one, is_first=is_first)
-                ]
-                found = {batch.input_file for batch in listed}
-                if account.api.has_files and all(file_id in found for file_id, _, _ in orphans):
-                    break
-        except ControlError as error:
-            if error.is_refusal:
-                hint = error.hint or "see whether the provider has a batch API; or send the rows live: --via live"
-                run.parts.engine.stop(3 if not error.is_missing else 2, error.message, hint=hint)
-            else:
-                run.plane_failed(account, error)
-            return
-        try:
-            if not account.is_reconciled:
-                await self._claims.take_adopted(account)
-            await self._claims.take(account, listed, is_first=is_first)
-        except ControlError as error:
-            run.plane_failed(account, error)
-            return
-        run.plane_answered(account)
-        if is_first and account.looks_since is None:
-            await tell_siblings(run, account, listed)
-        seen = board.see(listed, account.name, run.wall())
-        self._tell_seen(account, seen)
-        for file_id, name, created_at in orphans:
-            label = read_label({}, name)
-            if label is None or all(run.is_done(number) for number in range(label.first, label.last + 1)):
-                continue
-            if board.hold_orphan(label, account.name, file_id, created_at, run.wall()):
-                run.tell("info", f"rows {label.first} to {label.last} were uploaded earlier: their batch is looked for")
-        for chunk in seen.missing:
-            await self._look_for(account, chunk)
-        for chunk in board.give_up_ambiguous(run.wall()):
-            self._give_up(chunk)
-        if is_first and account.looks_since is None:
-            account.looks_since = run.wall()
-        if not account.is_reconciled and not self._may_still_appear(account):
-            account.is_reconciled = True
-            if is_first and all(chunk.is_ours_for_certain for chunk in board.open):
-                run.record.note("listed", job=board.job, account=account.name, at=round(run.wall(), 3))
-        account.next_poll = run.now() + self._interval(account)
-
-    def _may_still_appear(self, account: Account) -> bool:
-        """Whether batches may still appear: nothing but the listing can tell of those that an earlier run made."""
-        run, since = self._run, account.looks_since
-        if since is None or account.api.has_labels or not run.parts.had_runs:
-            return False
-        if run.wall() >= since + AMBIGUOUS_SECONDS:
-            return False
-        if run.wall() == since:
-            run.tell(
-                "info",
-                f"the journal of the batches of {account.label} is missing, and an earlier run may have made some: "
-                f"for {AMBIGUOUS_SECONDS / 60:.0f} minutes they are looked for, and no row is submitted",
-            )
-        return True
-
-    def _interval(self, account: Account) -> float:
-        run = self._run
-        if not account.is_reconciled:
-            return poll_interval(0.0, run.random.random(), account.family.least_poll_s)
-        if self._is_cancelling or run.board.in_state("sending", "ambiguous"):
-            return poll_interval(0.0, run.random.random(), account.family.least_poll_s)
-        ages = [run.wall() - chunk.created_at for chunk in run.board.open if chunk.account == account.name]
-        return poll_interval(min(ages, default=0.0), run.random.random(), account.family.least_poll_s)
-
-    def _tell_seen(self, account: Account, seen: Seen) -> None:
-        run = self._run
-        for chunk in seen.adopted:
-            run.reserve(chunk)
-            run.record.step("created", chunk, run.wall())
-        for chunk, before in seen.moved:
-            remote = chunk.remote
-            if remote is None:
-                continue
-            label = chunk.label
-            if not before:
-                if chunk.state != "collected":
-                    event = BatchSubmitted(
-                        *(run.now(), remote.id, chunk.model or account.label, label.first, label.last),
-                        *(label.rows or remote.rows or 0, label.gen, False, remote.created_at),
-                    )
-                    run.emit(event)
-                if chunk not in seen.adopted and chunk.is_ours_for_certain:
-                    run.record.step("created", chunk, run.wall())
-            done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
-            rows = remote.rows or label.rows
-            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, rows, remote.ended_at))
-            queue = run.queue_of(account, label.route or "")
-            if remote.is_ended and chunk.is_ours_for_certain:
-                run.record.step("ended", chunk, run.wall())
-                queue.has_moved(run.now())
-            elif remote.status in RUNNING:
-                queue.took()
-
-    async def _look_for(self, account: Account, chunk: Chunk) -> None:
-        """Ask for a batch that the listing has not shown for long by its id."""
-        run = self._run
-        try:
-            remote = await account.api.retrieve(chunk.batch_id)
-        except ControlError as error:
-            if not error.is_missing:
-                run.plane_failed(account, error)
-                return
-            chunk.move("void", run.wall())
-            run.record.step("void", chunk, chunk.at, reason="lost")
-            run.release(chunk)
-            self._submitter.look_again(chunk.label.first, chunk.label.route)
-            minutes = LOST_SECONDS / 60
-            lost = BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "a batch is not found any more")
-            run.emit(lost)
-            run.tell(
-                "warning",
-                f"batch {chunk.batch_id} is neither listed nor found any more, for {minutes:.0f} minutes: its "
-                f"{chunk.label.rows or 'unfinished'} rows are sent again, and may be paid for twice",
-            )
-            return
-        seen = Seen()
-        run.board.update(chunk, remote, run.wall(), seen)
-        self._tell_seen(account, seen)
-
-    def _give_up(self, chunk: Chunk) -> None:
-        run = self._run
-        run.record.step("void", chunk, run.wall(), reason="no answer to its create, and not listed")
-        most = chunk.most_usd
-        run.release(chunk, most)  # it may be billed
-        run.emit(BatchLost(run.now(), "", chunk.label.rows or 0, "the creation of a batch got no answer", most))
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
-        run.tell(
-            "warning",
-            f"the creation of a batch got no answer, and no listing shows it: its {chunk.label.rows} rows (lines "
-            f"{chunk.label.first} to {chunk.label.last}) are sent again, and may be paid for twice",
-        )
 
     # Submitting.
 
@@ -302,17 +144,31 @@ class BatchLoop:
 
     def _mind_deadline(self) -> None:
         run, seconds = self._run, self._run.options.deadline
-        if seconds is None or self._is_cancelling:
+        if seconds is None or self._listings.is_cancelling:
             return
         if self._deadline is None:
             oldest = run.board.oldest()
             self._deadline = Deadline(min(run.wall(), run.wall() if oldest is None else oldest), seconds)
         if self._deadline.has_come(run.wall()):
-            self._is_cancelling = True
+            self._listings.is_cancelling = True
             if run.board.open:
                 run.tell("info", "the deadline is near: batches are canceled and collected, and the rest goes live")
             for account in run.accounts.values():
                 account.next_poll = min(account.next_poll, run.now())
+                for route in account.queues:
+                    run.forget_call(account, submit_call(route))
+
+    def _mind_outages(self) -> None:
+        """End the run once the control plane of an account has failed for ``--max-outage``."""
+        run, most = self._run, self._run.options.max_outage
+        for account in run.accounts.values():
+            plane = account.plane
+            if most is not None and plane.is_open and run.now() - plane.since >= most:
+                reason = (
+                    f"{account.label}: {plane.reason.rstrip('.')} (--max-outage {most:g} reached); {self._told_open()}"
+                )
+                run.parts.engine.stop(75, reason, hint="run the same command again to go on")
+                return
 
     async def _cancel_running(self, reason: str) -> bool:
         run, now = self._run, self._run.now()
@@ -344,19 +200,24 @@ class BatchLoop:
         ending = run.parts.engine.ending
         is_signal = ending is not None and ending.exit_code > 128
         if is_signal and run.options.on_interrupt == "cancel" and run.board.open:
-            until = run.now() + _INTERRUPT_SECONDS
-            while await self._cancel_running("interrupted"):
-                pass
-            while run.board.open and run.now() < until:
-                await asyncio.sleep(5.0)
-                for account in run.accounts.values():
-                    if account.plane.is_well:
-                        await self._poll(account)
-                for chunk in run.board.in_state("ended"):
-                    if chunk.account in run.accounts and run.accounts[chunk.account].plane.is_well:
-                        await self._endings.end(run.accounts[chunk.account], chunk)
+            with anyio.move_on_after(_INTERRUPT_SECONDS):
+                await self._cancel_all()
         if run.board.open and ending is not None and ending.exit_code != 75:
             run.tell("info", self._told_open(), "run the same command again to collect them, or cancel them")
+
+    async def _cancel_all(self) -> None:
+        """Cancel all batches, and collect what they have done."""
+        run = self._run
+        while await self._cancel_running("interrupted"):
+            pass
+        while run.board.open:
+            await asyncio.sleep(5.0)
+            for account in run.accounts.values():
+                if account.plane.is_well:
+                    await self._listings.poll(account)
+            for chunk in run.board.in_state("ended"):
+                if chunk.account in run.accounts and run.accounts[chunk.account].plane.is_well:
+                    await self._endings.end(run.accounts[chunk.account], chunk)
 
     def _told_open(self) -> str:
         """How many batches go on at the provider, and their ids."""
@@ -371,10 +232,12 @@ class BatchLoop:
     def _wait(self) -> float:
         """Seconds until something can be done again."""
         run, now = self._run, self._run.now()
-        times = [chunk.retry_at for chunk in run.board.in_state("ended")]
+        times = [chunk.tries.next_at for chunk in run.board.in_state("ended")]
         for account in run.accounts.values():
             times.append(account.next_poll if account.plane.is_well else account.plane.next_probe)
-        if not self._is_cancelling:
+            if account.plane.is_open and run.options.max_outage is not None:
+                times.append(account.plane.since + run.options.max_outage)
+        if not self._listings.is_cancelling:
             again = self._submitter.next_try()
             if again is not None:
                 times.append(again)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from llmbatch.core.calls import Request, Route, Usage
-from llmbatch.money.estimate import CostEstimate
+from llmbatch.money.estimate import CostEstimate, is_priced
 from llmbatch.money.price import ModelPrice, batch_price
 from llmbatch.runner.costs import Costs
 
 __all__ = ["BatchMoney"]
 
-_ZERO = Decimal(0)
 _BATCH = "batch"
 
 
@@ -57,15 +56,16 @@ class BatchMoney:
         cost = self._prices.cost(name, usage, _BATCH)
         return cost, None if cost is None or live is None else live - cost
 
-    def most(self, route: Route, request: Request) -> Decimal:
-        """The most that *request* can cost in a batch, US$; 0 if its price is unknown."""
+    def most(self, route: Route, request: Request) -> Decimal | None:
+        """The most that *request* can cost in a batch, US$; None if its price is unknown."""
         name = route.model or route.label
         if name not in self._estimates:
             model = self._prices.of(name)
             price = batch_price(model) or (None if model is None else model.standard)
-            self._estimates[name] = None if price is None else CostEstimate(ModelPrice(price))
+            is_known = price is not None and is_priced(price, request)
+            self._estimates[name] = CostEstimate(ModelPrice(price)) if price is not None and is_known else None
         estimate = self._estimates[name]
-        return _ZERO if estimate is None else estimate.most(request)
+        return None if estimate is None else estimate.most(request)
 
     def learn(self, route: Route, request: Request, usage: Usage | None) -> None:
         """Take in the usage of an answer, for later estimates."""

@@ -1,7 +1,8 @@
 """What the journal keeps of each chunk, and the board that it gives at the next start.
 
 One record per step: ``intent`` before the upload, ``sending`` (synced) before the create, ``created`` (synced),
-``ended``, ``collected``, ``void``. The key of a chunk is its rows, generation and route.
+``ended``, ``missing`` (its results were not found), ``collected``, ``void``. The key of a chunk is its rows, generation
+and route.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class ChunkRecord:
                 "endpoint": chunk.endpoint,
                 "tokens": chunk.tokens,
                 "bytes": chunk.size_bytes,
-                **({"most_usd": f"{chunk.most_usd:f}"} if chunk.most_usd else {}),
+                **({} if chunk.most_usd is None else {"most_usd": f"{chunk.most_usd:f}"}),
             }
         if kind in ("sending", "created") and chunk.file_id:
             record["file"] = chunk.file_id
@@ -107,6 +108,8 @@ class ChunkRecord:
                 said[record["batch"]] = record["kind"] == "adopt"
             key, kind = record.get("key"), record["kind"]
             state = _STATES.get(kind)
+            if kind == "missing" and key in known:
+                known[key].tries.not_found(_number(record.get("at")))
             if not isinstance(key, str) or state is None:
                 continue
             chunk = known.get(key)
@@ -119,7 +122,7 @@ class ChunkRecord:
                 chunk.model = str(record.get("model") or "")
                 chunk.endpoint = str(record.get("endpoint") or "")
                 with contextlib.suppress(InvalidOperation):
-                    chunk.most_usd = Decimal(str(record.get("most_usd") or 0))
+                    chunk.most_usd = Decimal(str(record.get("most_usd")))
                 chunk.tokens, chunk.size_bytes = int(_number(record.get("tokens"))), int(_number(record.get("bytes")))
                 if key in known:
                     board.chunks.remove(known[key])

@@ -224,10 +224,10 @@ class BatchPhase:
                 batches.forget_collected()
             loop = BatchLoop(batches, listed=record.listed)
             with anyio.CancelScope() as scope:
-                run.job.on_stop_now = scope.cancel
+                run.job.on_stop = lambda now: scope.cancel() if now else loop.hurry()
                 await loop.run()
         finally:
-            run.job.on_stop_now = lambda: None
+            run.job.on_stop = lambda now: None
             journal.close()
             if self._arguments.transport is None:  # which is closed with the run
                 await exchanger.aclose()

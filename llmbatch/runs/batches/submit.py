@@ -23,9 +23,10 @@ from llmbatch.runs.batches.names import Label, custom_id
 from llmbatch.runs.batches.queue import QUEUE_FULL, RUNNING, Queue, says_too_many
 from llmbatch.runs.batches.rows import BatchRow, bind
 
-__all__ = ["Plan", "Submitter"]
+__all__ = ["NotReconciled", "Plan", "Submitter", "submit_call"]
 
 _BLOCK_BYTES = 1 << 20
+_ZERO = Decimal(0)
 _FEW_ROWS = 50
 """Rows of a remainder below which it is sent live."""
 
@@ -47,7 +48,8 @@ class Plan:
     like: BatchRow
     builder: ChunkBuilder
     numbers: array[int]
-    most: Decimal
+    most: Decimal | None
+    """The most that it can cost; None: unknown."""
 
 
 Sent = Literal["created", "waiting", "stopped"]
@@ -158,10 +160,10 @@ class Submitter:
             if turns >= _MOST_TURNS or is_large:
                 continue
             if plan is None:
-                plan = Plan(account, route, row, builder, array("q"), Decimal(0))
+                plan = Plan(account, route, row, builder, array("q"), _ZERO)
             most = run.parts.money.most(row.request.route, row.request)
-            if not run.parts.money.allows(plan.most + most):
-                self.capped = run.parts.money.told_cap(most)
+            if not run.parts.money.allows((plan.most or _ZERO) + (most or _ZERO)):
+                self.capped = run.parts.money.told_cap(most or _ZERO)
                 self._next[route] = number
                 return plan if plan.numbers else None
             inputs = row.request.body.count(b'",') + 1 if row.request.endpoint == "embeddings" else 1
@@ -170,7 +172,7 @@ class Submitter:
                 return plan
             builder.add(number, name, size, row.tokens, inputs)
             plan.numbers.append(number)
-            plan.most += most
+            plan.most = None if most is None or plan.most is None else plan.most + most
             all_had_a_turn = all_had_a_turn and turns > 0
         self._has_ended = True
         if route is not None:
@@ -216,10 +218,10 @@ class Submitter:
         chunk = Chunk(label, account.name, "intent", wall, wall, tokens=builder.tokens, size_bytes=builder.size_bytes)
         chunk.model, chunk.endpoint = route.model or route.label, plan.like.request.endpoint
         lines = _ChunkLines(run, account, plan)
-        chunk.most_usd = plan.most if run.parts.money.is_capped else Decimal(0)
+        chunk.most_usd = plan.most
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
-        run.parts.money.reserve(plan.most)
+        run.parts.money.reserve(plan.most or _ZERO)
         run.queue_of(account, plan.route).sent(builder.tokens)
         try:
             chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
@@ -227,9 +229,20 @@ class Submitter:
         except ControlError as error:
             self._void(chunk, str(error))
             return self._failed(account, plan, chunk, error)
+        except asyncio.CancelledError:
+            self._void(chunk, "the run was told to end")
+            raise
         if not is_ready or run.is_stopping():
             self._void(chunk, "the uploaded file is not ready")
-            run.queue_of(account, plan.route).failed(run.now())
+            queue = run.queue_of(account, plan.route)
+            queue.failed(run.now())
+            if not run.is_stopping():
+                wait = queue.not_before - run.now()
+                run.tell(
+                    "warning",
+                    f"the uploaded file {chunk.file_id} is not ready after {_READY_SECONDS / 60:.0f} minutes; its rows "
+                    f"are uploaded again in {wait:.0f} s",
+                )
             await self._drop_file(account, chunk)
             return "waiting"
         chunk.move("sending", run.wall())
@@ -245,7 +258,7 @@ class Submitter:
             self._void(chunk, str(error))
             await self._drop_file(account, chunk)
             return self._failed(account, plan, chunk, error)
-        run.plane_answered(account)
+        run.plane_answered(account, submit_call(plan.route))
         chunk.created_at = remote.created_at or chunk.created_at
         board.update(chunk, remote, run.wall())
         run.record.step("created", chunk, run.wall())
@@ -286,18 +299,21 @@ class Submitter:
         """What a failed upload or create means: the queue is full, the provider is down, or it refuses."""
         run, outcome = self._run, error.outcome
         queue = run.queue_of(account, plan.route)
+        call = submit_call(plan.route)
         if outcome.verdict == "throttled" or outcome.code in QUEUE_FULL:
+            run.plane_answered(account, call)
             self.queue_full(queue, chunk, outcome)
             return "waiting"
         is_too_large = outcome.status == _TOO_LARGE or (error.is_refusal and says_too_many(outcome.message))
         if is_too_large and plan.builder.rows > 1:
+            run.plane_answered(account, call)
             queue.was_too_large()
             return "waiting"
         if error.is_refusal and not error.may_have_arrived:
             self._stop(account, error)
             return "stopped"
         queue.failed(run.now())  # a listing may work while uploads fail
-        run.plane_failed(account, error)
+        run.plane_failed(account, error, call, again_at=queue.not_before, is_told=chunk.state == "ambiguous")
         return "waiting"
 
     def queue_full(self, queue: Queue, chunk: Chunk, outcome: Outcome) -> None:
@@ -321,6 +337,11 @@ class Submitter:
         if error.is_missing:
             hint = f"{account.label} may have no batch API; send the rows live: leave out --via batch"
         self._run.parts.engine.stop(3, error.message, hint=hint)
+
+
+def submit_call(route: str) -> str:
+    """The kind of control call that uploads and creates batches of *route*."""
+    return f"submission of {route}"
 
 
 def _within(number: int, spans: Sequence[tuple[int, int]]) -> int:
