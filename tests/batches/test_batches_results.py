@@ -19,6 +19,7 @@ from llmbatch.core.errors import TransportError
 from llmbatch.core.events import Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import HttpCall
 from llmbatch.display.summary import batch_facts
+from llmbatch.providers.batches.result_stream import stream_lines
 from llmbatch.report.summary import Summary
 from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
@@ -317,3 +318,58 @@ def test_a_cancel_without_answer_held_up_the_end_of_an_interrupted_run() -> None
     assert summary is not None
     assert summary.exit_code == 130
     assert world.clock <= 133
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 5, 1000])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_the_first_line_of_results_with_a_byte_order_mark_was_lost(block_bytes: int, end: str) -> None:
+    """One before the first line is left out, however the blocks are cut; others are part of their line."""
+
+    async def read(data: bytes) -> list[bytes]:
+        async def blocks() -> AsyncIterator[bytes]:
+            for start in range(0, len(data), block_bytes):
+                yield data[start : start + block_bytes]
+
+        return [line async for line in stream_lines(blocks())]
+
+    mark = "\ufeff"
+
+    assert asyncio.run(read(f"{mark}one\n{mark}two{end}".encode())) == [b"one", f"{mark}two".encode()]
+    assert asyncio.run(read(f"{mark}one{end}".encode())) == [b"one"]
+    assert asyncio.run(read(f"{mark}{end}".encode())) == []
+
+
+def test_results_that_are_too_few_were_waited_for_without_a_word() -> None:
+    """How many came, and when they are downloaded again; codes of errors count once, however often they are read."""
+    faults = (
+        BatchFault("error_only", batches=(1,), statuses=(500,)),
+        BatchFault("short", batches=(1,), times=2, share=0.4),
+    )
+    world = World(100, rules=BatchRules(faults=faults))
+
+    summary = world.live()
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    world.check_whole()
+    first, second = told(world, "downloading again in")
+    assert "of 100 lines of batch batch_" in first
+    assert first.endswith("downloading again in 60 s")
+    assert second.endswith("downloading again in 120 s")
+    assert sum(summary.errors_by_code.values()) == 100
+    assert not told(world, "perhaps paid for twice")
+
+
+def test_results_that_stay_too_few_are_taken_after_four_downloads_of_detached_runs_too() -> None:
+    """That rows without a line may be paid for twice is told."""
+    world = World(100, rules=BatchRules(faults=(BatchFault("short", batches=(1,), times=4, share=0.4),)))
+    world.live(detach=True)
+
+    for _ in range(5):
+        world.clock += 600
+        world.live(detach=True)
+
+    assert len(told(world, "downloading again in")) == 3
+    assert len(told(world, "4 times: rows without one are sent again, perhaps paid for twice")) == 1
+    world.live_on()
+    world.check_whole()

@@ -33,6 +33,10 @@ from llmbatch.storage.finished_rows import RowSet
 __all__ = ["Collector"]
 
 _LINES_A_TURN = 200
+_RETRY_SECONDS = 60.0
+_MOST_TRIES = 3
+"""Downloads that may be shorter than the provider's counts before they are believed."""
+
 _UNCERTAIN_STOPS = 3
 """Rows that must say the account is refused where the words of one are not certain."""
 
@@ -46,6 +50,8 @@ class _Written:
     cost: Decimal = Decimal(0)
     is_cost_known: bool = False
     saved: Decimal | None = None
+    again: RowSet = field(default_factory=RowSet)
+    """Rows whose failed attempt was counted: they have no line, so that each download brings it again."""
 
 
 @dataclass(slots=True)
@@ -82,12 +88,12 @@ class Collector:
         self._written: dict[str, _Written] = {}
         """Of batches whose results came torn or short so far, by their ids."""
 
-    async def collect(self, account: Account, chunk: Chunk, *, accepts_missing: bool = False) -> Collected:
+    async def collect(self, account: Account, chunk: Chunk) -> Collected:
         """Fetch the results of *chunk*'s ended batch and write the lines of its rows.
 
         ``shared``: it has lines of other rows, or none was read, so that its results may be of use to another run.
-        ``incomplete``: fewer lines came than the provider counts, unless *accepts_missing*. ``stopped``: an operator
-        must act, and the run was told to end; rows without a line are free.
+        ``incomplete``: fewer lines came than the provider counts, so that they are fetched again later. ``stopped``: an
+        operator must act, and the run was told to end; rows without a line are free.
 
         Raises:
             ControlError: the results cannot be fetched now; what came before is written.
@@ -108,7 +114,7 @@ class Collector:
                 await self._read(account, chunk, remote, rows, held, tally)
             else:  # all its rows have their lines
                 tally.answers = label.rows or remote.rows or 0
-            if rows.count and not accepts_missing and self._is_incomplete(remote, tally):
+            if rows.count and self._is_incomplete(remote, tally) and self._tries_again(chunk, remote, tally):
                 return "incomplete"
             verdict = whole_batch_refused(
                 tally.refused,
@@ -198,8 +204,10 @@ class Collector:
             if meaning == "stop":
                 tally.stop = outcome
             return True
-        self._account(bound, outcome, tally)
+        if number not in tally.written.again:
+            self._account(bound, outcome, tally)
         if meaning == "again":
+            tally.written.again.add(number)
             run.tried.add(number)
             tally.again += 1
             return True
@@ -250,7 +258,21 @@ class Collector:
 
     def _is_incomplete(self, remote: RemoteBatch, tally: _Tally) -> bool:
         """Whether the provider counts more answers than there were lines. Its counts may be too low, never too high."""
-        return (remote.succeeded or 0) + (remote.failed or 0) > tally.answers + tally.edited and not remote.has_failed
+        return _counted(remote) > tally.answers + tally.edited and not remote.has_failed
+
+    def _tries_again(self, chunk: Chunk, remote: RemoteBatch, tally: _Tally) -> bool:
+        """Whether results that are too few are fetched again; says so."""
+        run, tries = self._run, chunk.tries
+        told = f"{tally.answers + tally.edited:,} of {_counted(remote):,} lines of batch {chunk.batch_id} came"
+        tries.short += 1
+        if tries.short > _MOST_TRIES:
+            run.tell("warning", f"{told}, {tries.short} times: rows without one are sent again, perhaps paid for twice")
+            return False
+        run.record.step("short", chunk, run.wall())
+        wait = _RETRY_SECONDS * tries.short
+        tries.next_at = run.now() + wait
+        run.tell("warning", f"{told}; downloading again in {wait:.0f} s")
+        return True
 
     def _stop(self, chunk: Chunk, remote: RemoteBatch, outcome: Outcome, tally: _Tally) -> None:
         """An operator must act: nothing is marked failed for it, and the next run sends the rows again."""
@@ -295,6 +317,11 @@ class Collector:
                 written.saved,
             )
         )
+
+
+def _counted(remote: RemoteBatch) -> int:
+    """Rows that have an answer, as the provider counts them."""
+    return (remote.succeeded or 0) + (remote.failed or 0)
 
 
 class _HeldLines:

@@ -18,8 +18,6 @@ __all__ = ["Endings"]
 _RETRY_SECONDS = 60.0
 _MOST_RETRY_SECONDS = 300.0
 _CORRECT = "the batch is kept: correct the key or its rights, then run the same command again"
-_MOST_TRIES = 3
-"""Downloads that may be shorter than the provider's counts before they are believed."""
 
 
 class Endings:
@@ -49,7 +47,7 @@ class Endings:
                 run.plane_answered(account, call)
                 self._submitter.look_again(chunk.label.first, chunk.label.route)
                 return
-            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries.short >= _MOST_TRIES)
+            collected = await self._collector.collect(account, chunk)
         except ControlError as error:
             chunk.tries.next_at = run.now() + _RETRY_SECONDS
             if error.is_missing:
@@ -66,8 +64,6 @@ class Endings:
         chunk.tries.failed = 0
         run.plane_answered(account, call)
         if collected == "incomplete":
-            chunk.tries.short += 1
-            chunk.tries.next_at = run.now() + _RETRY_SECONDS * chunk.tries.short
             return
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         self._submitter.capped = None

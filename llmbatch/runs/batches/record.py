@@ -1,8 +1,8 @@
 """What the journal keeps of each chunk, and the board that it gives at the next start.
 
 One record per step: ``intent`` before the upload, ``sending`` (synced) before the create, ``created`` (synced),
-``ended``, ``missing`` (its results were not found), ``collected``, ``void``. The key of a chunk is its rows, generation
-and route.
+``ended``, ``missing`` (its results were not found), ``short`` (they were too few), ``collected``, ``void``. The key of a
+chunk is its rows, generation and route.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ class ChunkRecord:
             state = _STATES.get(kind)
             if kind == "missing" and key in known:
                 known[key].tries.not_found(_number(record.get("at")))
+            if kind == "short" and key in known:
+                known[key].tries.short += 1
             if not isinstance(key, str) or state is None:
                 continue
             chunk = known.get(key)
