@@ -56,9 +56,12 @@ def adopt(path: str, ids: Sequence[str], *, ignores: bool) -> int:
         raise UsageError(
             "no batch is named", hint=f"llmbatch batch {'ignore' if ignores else 'adopt'} OUTPUT BATCH_ID…"
         )
-    BatchCommands(_output(path), HttpExchanger()).say("ignore" if ignores else "adopt", ids)
+    collected = BatchCommands(_output(path), HttpExchanger()).say("ignore" if ignores else "adopt", ids)
     what = "waited for no more" if ignores else "collected"
-    print_note(f"{plural(len(ids), 'batch', 'batches')} noted, to be {what} when the run's command is typed again")
+    told = [f"{shown(batch_id)} is collected already" for batch_id in collected]
+    if noted := len(set(ids).difference(collected)):
+        told.append(f"{plural(noted, 'batch', 'batches')} noted, to be {what} when the run's command is typed again")
+    print_note("\n".join(told))
     return 0
 
 

@@ -15,6 +15,7 @@ from llmbatch import BatchRunner
 from llmbatch.core.batch_events import BatchSubmitted
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.events import Notice
+from llmbatch.display.summary import batch_facts
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
 
@@ -357,6 +358,8 @@ def test_an_adopted_batch_of_a_renamed_output_is_collected() -> None:
     assert summary is not None
     assert summary.exit_code == 0
     assert (world.machine.get("/data/new.jsonl") or b"").count(b"\n") == 60
+    assert (summary.batches.found, summary.batches.collected, summary.batches.rows) == (1, 1, 60)
+    assert "1 batch collected, 60 rows" in dict(batch_facts(summary.batches))["batches"]
     assert world.machine.get(OUTPUT) is None
     assert world.paid == 60
 

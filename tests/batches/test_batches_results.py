@@ -373,3 +373,21 @@ def test_results_that_stay_too_few_are_taken_after_four_downloads_of_detached_ru
     assert len(told(world, "4 times: rows without one are sent again, perhaps paid for twice")) == 1
     world.live_on()
     world.check_whole()
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_batch_that_was_found_by_its_results_was_missing_from_the_summary(is_running: bool) -> None:
+    """Anthropic's listing has no labels: without the journal the results tell whose a batch is, now or once it ends."""
+    world = World(60, endpoint="messages", rules=BatchRules(rows_per_s=0.01))
+    world.live(detach=True)
+    world.delete_journal()
+    world.clock += 60.0 if is_running else NIGHT
+
+    summary = world.live()
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    world.check_whole()
+    assert world.paid == 60
+    assert (summary.batches.submitted, summary.batches.found, summary.batches.collected) == (0, 1, 1)
+    assert dict(batch_facts(summary.batches))["batches"] == "1 batch collected, 60 rows"

@@ -56,3 +56,33 @@ def test_status_shows_batches_that_run_at_the_provider(llmbatch_here: Run, tmp_p
 
     assert "batches     1: 1 at the provider\n" in told
     assert "60 rows, made 2" in told
+
+
+def test_a_batch_that_was_collected_was_noted_again_when_it_was_adopted(llmbatch_here: Run, tmp_path: Path) -> None:
+    """It says so instead, and writes nothing; others are noted."""
+    output, journal = tmp_path / "o.jsonl", tmp_path / "o.batch.jsonl"
+    output.write_text("")
+    chunk = {
+        "key": "1-9-g1-m",
+        "at": 1.0,
+        "job": "0123456789",
+        "first": 1,
+        "last": 9,
+        "gen": 1,
+        "rows": 9,
+        "route": "m",
+    }
+    steps = [{**chunk, "kind": "created", "batch": "batch_1"}, {"kind": "collected", "key": chunk["key"], "at": 2.0}]
+    journal.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    before = journal.read_bytes()
+
+    again = llmbatch_here("batch", "adopt", "o.jsonl", "batch_1")
+    untouched = journal.read_bytes()
+    both = llmbatch_here("batch", "adopt", "o.jsonl", "batch_1", "batch_2")
+
+    assert again.returncode == both.returncode == 0
+    assert again.stderr.strip() == "batch_1 is collected already"
+    assert untouched == before
+    assert "batch_1 is collected already" in both.stderr
+    assert "1 batch noted" in both.stderr
+    assert journal.read_text().count('"adopt"') == 1

@@ -125,13 +125,14 @@ class Claims:
 
     def _adopt(self, account: Account, remote: RemoteBatch, label: Label, *, is_certain: bool) -> Chunk:
         run = self._run
-        chunk = Chunk(label, account.name, "running", run.wall(), remote.created_at or run.wall())
+        chunk = Chunk(label, account.name, "running", run.wall(), remote.created_at or run.wall(), model=remote.model)
         chunk.is_ours_for_certain = is_certain
         run.board.chunks.append(chunk)
         run.board.update(chunk, remote, run.wall())
         if is_certain:
             run.reserve(chunk)
             run.record.step("created", chunk, run.wall())
+            run.tell_found(account, chunk)
         return chunk
 
     async def settle(self, account: Account, chunk: Chunk) -> bool:
@@ -158,12 +159,14 @@ class Claims:
             owner.move("ended", run.wall())
             chunk.move("ambiguous" if chunk.remote is None else "running", run.wall())
             run.record.step("created", owner, run.wall())
+            run.tell_found(account, owner)
             return False
         if chunk.label.last == MAX_ROW:
             self._tell_twice(account, remote, *span)
             chunk.label = Label(run.board.job, *span, 1, rows=remote.rows)
         chunk.is_ours_for_certain = True
         run.record.step("created", chunk, run.wall())
+        run.tell_found(account, chunk)
         return True
 
     def _tell_twice(self, account: Account, remote: RemoteBatch, first: int, last: int) -> None:

@@ -131,8 +131,10 @@ class BatchCommands:
                 told(f"{batch_id} is being canceled; the same run collects what it has done")
         return failed
 
-    def say(self, kind: str, ids: Sequence[str]) -> None:
+    def say(self, kind: str, ids: Sequence[str]) -> Sequence[str]:
         """Note that *ids* are batches of this output (*kind* ``adopt``), or are not (``ignore``).
+
+        Gives those that were collected already, for which nothing is noted.
 
         Raises:
             UsageError: an id cannot be one.
@@ -141,9 +143,14 @@ class BatchCommands:
         for batch_id in ids:
             if not batch_id.isprintable() or not batch_id.isascii() or "/" in batch_id or len(batch_id) > 200:
                 raise UsageError(f"{batch_id[:80]!r} is not the id of a batch", hint="copy it from the provider's list")
+        record = ChunkRecord(self._journal)
+        chunks = record.board(jobs[-1]).chunks if (jobs := record.jobs()) else []
+        collected = [chunk.batch_id for chunk in chunks if chunk.state == "collected" and chunk.batch_id in ids]
         for batch_id in ids:
-            self._journal.append({"kind": kind, "batch": batch_id}, sync=True)
+            if batch_id not in collected:
+                self._journal.append({"kind": kind, "batch": batch_id}, sync=True)
         self._journal.close()
+        return collected
 
     def _api(self, chunk: Chunk) -> BatchApi:
         """The batch API of *chunk*'s account, with the key that the environment has now.

@@ -10,7 +10,7 @@ from decimal import Decimal
 from random import Random
 from typing import Literal
 
-from llmbatch.core.batch_events import BatchCollected
+from llmbatch.core.batch_events import BatchCollected, BatchMoved, BatchSubmitted
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError
 from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import Exchanger
@@ -21,7 +21,7 @@ from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.batches.control import Control
 from llmbatch.providers.batches.families import BatchFamily
 from llmbatch.providers.batches.make import make_api
-from llmbatch.providers.batches.port import BatchApi, ControlError
+from llmbatch.providers.batches.port import BatchApi, ControlError, RemoteBatch
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.board import Board, Chunk
@@ -231,6 +231,25 @@ class BatchRun:
         if has_ended:
             self.emit(CircuitChanged(now, account.label, "half_open", "closed", "", 0.0))
             self.emit(OutageEnded(now, account.label, since, now - since))
+
+    def tell_found(self, account: Account, chunk: Chunk) -> None:
+        """Tell the observers of a batch that an earlier run has made, or another output's."""
+        remote, label = chunk.remote, chunk.label
+        if remote is None or chunk.state == "collected":
+            return
+        self.emit(
+            BatchSubmitted(
+                *(self.now(), remote.id, chunk.model or account.label, label.first, label.last),
+                *(label.rows or remote.rows or 0, label.gen, False, remote.created_at),
+            )
+        )
+        self.tell_moved(chunk, remote)
+
+    def tell_moved(self, chunk: Chunk, remote: RemoteBatch) -> None:
+        """Tell the observers how far a batch is."""
+        done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
+        rows = remote.rows or chunk.label.rows
+        self.emit(BatchMoved(self.now(), remote.id, remote.status, done, rows, remote.ended_at))
 
     def tell_unrun(self, chunk: Chunk) -> None:
         """Tell the observers that a batch is over of which no row has a result."""

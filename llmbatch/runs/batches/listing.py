@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmbatch.core.batch_events import BatchMoved, BatchSubmitted
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.claims import Claims
@@ -155,20 +154,13 @@ class Listings:
             remote = chunk.remote
             if remote is None:
                 continue
-            label = chunk.label
-            if not before:
-                if chunk.state != "collected":
-                    event = BatchSubmitted(
-                        *(run.now(), remote.id, chunk.model or account.label, label.first, label.last),
-                        *(label.rows or remote.rows or 0, label.gen, False, remote.created_at),
-                    )
-                    run.emit(event)
+            if before:
+                run.tell_moved(chunk, remote)
+            else:
+                run.tell_found(account, chunk)
                 if chunk not in seen.adopted and chunk.is_ours_for_certain:
                     run.record.step("created", chunk, run.wall())
-            done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
-            rows = remote.rows or label.rows
-            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, rows, remote.ended_at))
-            queue = run.queue_of(account, label.route or "")
+            queue = run.queue_of(account, chunk.label.route or "")
             if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())
                 queue.has_moved(run.now())
