@@ -1,8 +1,8 @@
 """What the journal keeps of each chunk, and the board that it gives at the next start.
 
 One record per step: ``intent`` before the upload, ``sending`` (synced) before the create, ``created`` (synced),
-``ended``, ``missing`` (its results were not found), ``short`` (they were too few), ``collected``, ``void``. The key
-of a chunk is its rows, generation and route.
+``ended``, ``missing`` (its results were not found), ``short`` (they were too few), ``collected``, ``void``. The key of
+a chunk is its rows, generation and route.
 """
 
 from __future__ import annotations
