@@ -92,7 +92,8 @@ class SpendingFile:
                 amount = Decimal(json.loads(file.read(_MOST_BYTES))["booked_usd"])
         except (OSError, ValueError, LookupError, TypeError, InvalidOperation):
             return _ZERO
-        return amount if amount.is_finite() and amount > 0 else _ZERO
+        self._booked = amount if amount.is_finite() and amount > 0 else _ZERO
+        return self._booked
 
     def remove(self) -> None:
         """Remove it, as the output starts afresh."""
