@@ -218,6 +218,8 @@ class Opening:
             UsageError: a value is out of range, the shared store will never do, or no asyncio loop runs.
         """
         _require_asyncio()
+        with anyio.CancelScope():
+            pass  # which loads what leaving needs, while there are file handles
         runs, arguments = self._runs, self._runs.arguments
         host, warnings = LocalSimulator(seed=runs.options.seed or 0), _Warnings()
         threads = runs.options.concurrency
