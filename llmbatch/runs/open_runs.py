@@ -218,8 +218,7 @@ class Opening:
             UsageError: a value is out of range, the shared store will never do, or no asyncio loop runs.
         """
         _require_asyncio()
-        with anyio.CancelScope():
-            pass  # which loads what leaving needs, while there are file handles
+        self._shield = anyio.CancelScope(shield=True)  # made now: anyio loads it, and at the end handles may be rare
         runs, arguments = self._runs, self._runs.arguments
         host, warnings = LocalSimulator(seed=runs.options.seed or 0), _Warnings()
         threads = runs.options.concurrency
@@ -237,7 +236,7 @@ class Opening:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
+        with self._shield:
             await self._closing.__aexit__(kind, error, trace)
 
 
