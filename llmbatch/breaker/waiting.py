@@ -6,6 +6,7 @@ A waiter registers a function that wakes it and checks again when woken, since a
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 
@@ -53,14 +54,15 @@ def wait(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = No
     Raises:
         TimeoutError: *timeout* seconds have passed.
     """
-    import queue  # imported late, as asyncio is below
-
     deadline = None if timeout is None else time.monotonic() + timeout
-    # Not an Event: its lock is not reentrant, and a signal handler or the garbage collector may wake from within.
-    changed = queue.SimpleQueue[None]()
+    # Not an Event: its lock is not reentrant, and a signal handler or the garbage collector may wake from within. Nor a
+    # SimpleQueue, whose get() never ends if a signal comes as its timeout runs out (CPython 3.11).
+    unchanged = threading.Lock()
+    unchanged.acquire()
 
     def wake() -> None:
-        changed.put(None)
+        with contextlib.suppress(RuntimeError):  # another has released it
+            unchanged.release()
 
     try:
         while (seconds := seconds_left(wake)) > 0:
@@ -69,8 +71,7 @@ def wait(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = No
                 if left <= 0:
                     raise TimeoutError(f"the circuit was not ready within {timeout:g} s")
                 seconds = min(seconds, left)
-            with contextlib.suppress(queue.Empty):
-                changed.get(timeout=min(seconds, MAX_SLEEP))
+            unchanged.acquire(timeout=min(seconds, MAX_SLEEP))
     finally:
         waiters.discard(wake)
 
