@@ -8,7 +8,7 @@ from decimal import Decimal
 from llmbatch.core.calls import Request
 from llmbatch.pace.learned import SentTotals
 from llmbatch.route.route import Call
-from llmbatch.runner.backlog import PendingRow, RunRoute
+from llmbatch.runner.pending import PendingRow, RunRoute
 
 __all__ = ["Attempt"]
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from llmbatch.core.events import Event
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.money.prices import Prices
-from llmbatch.runner.backlog import Backlog, RunRoute
+from llmbatch.runner.backlog import Backlog
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.pending import RunRoute
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
 from llmbatch.runner.unshared import NoPeers

@@ -11,7 +11,7 @@ from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.events import Event, Progress, RowFinished
 from llmbatch.core.ports import Sink, Source
 from llmbatch.core.rows import Malformed, Result, Row
-from llmbatch.runner.backlog import PendingRow
+from llmbatch.runner.pending import PendingRow
 
 __all__ = ["Finisher", "deferred_result"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from llmbatch.runner.backlog import PendingRow
+from llmbatch.runner.pending import PendingRow
 
 __all__ = ["Followers"]
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from llmbatch.core.calls import Request
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
-from llmbatch.runner.backlog import SMALL_BYTES, RunRoute
+from llmbatch.runner.backlog import SMALL_BYTES
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.pending import RunRoute
 
 __all__ = ["HealthRequests"]
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 
 from llmbatch.core.rows import Result
-from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import deferred_result
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.pending import PendingRow, RowState, RunRoute
 from llmbatch.runner.routes import max_wait_without_progress
 
 __all__ = ["all_wait", "deferred_results", "held_until", "why_stuck"]

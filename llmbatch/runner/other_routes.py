@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch.runner.backlog import PendingRow, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.pending import PendingRow, RunRoute
 
 __all__ = ["LONG_WAIT", "borrow", "has_left", "is_tried_elsewhere"]
 

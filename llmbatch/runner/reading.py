@@ -14,8 +14,8 @@ from llmbatch.core.calls import Outcome, Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError, WriteError
 from llmbatch.core.events import Notice
 from llmbatch.core.rows import Malformed
-from llmbatch.runner.backlog import PendingRow, RoutesByRank, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.pending import PendingRow, RoutesByRank, RunRoute
 from llmbatch.runner.tenant_keys import missing_key_text
 from llmbatch.runner.unsent import Unsent
 from llmbatch.runner.waiting_bodies import WaitingBodies

@@ -11,8 +11,8 @@ from llmbatch.core.rows import Row
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.evidence import is_own_error
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
-from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.pending import RunRoute
 from llmbatch.runner.tenant_keys import TenantKeys
 
 __all__ = ["Routes", "is_disproved", "max_wait_without_progress"]

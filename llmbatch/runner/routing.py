@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from llmbatch.core.calls import Route
 from llmbatch.core.rows import Row
-from llmbatch.runner.backlog import PendingRow, RoutesByRank, RunRoute
+from llmbatch.runner.pending import PendingRow, RoutesByRank, RunRoute
 from llmbatch.runner.routes import Routes
 
 __all__ = ["Routing"]

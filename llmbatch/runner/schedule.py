@@ -18,7 +18,7 @@ from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
+from llmbatch.runner.backlog import Backlog
 from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.control import RunControl
@@ -31,6 +31,7 @@ from llmbatch.runner.left_over import all_wait, deferred_results, held_until, wh
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.other_routes import borrow
+from llmbatch.runner.pending import PendingRow, RowState, RunRoute
 from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
 from llmbatch.runner.routing import Routing

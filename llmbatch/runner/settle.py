@@ -37,9 +37,9 @@ from llmbatch.route.decisions import (
 from llmbatch.route.evidence import is_own_error
 from llmbatch.route.route import SUCCEED, Call, RouteState
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.other_routes import LONG_WAIT, has_left, is_tried_elsewhere
+from llmbatch.runner.pending import PendingRow, RowState, RunRoute
 from llmbatch.runner.routes import is_disproved
 
 __all__ = ["Settler"]

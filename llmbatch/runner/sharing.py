@@ -19,7 +19,7 @@ from llmbatch.peers.member import Effect
 from llmbatch.route.decisions import CircuitMoved, Decision, PauseRoute
 from llmbatch.route.outage import SHARE
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.backlog import RunRoute
+from llmbatch.runner.pending import RunRoute
 from llmbatch.runner.unshared import Apply, Channel, NoPeers
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmbatch.core.calls import Outcome
 from llmbatch.route.decisions import CircuitMoved, Decision, PauseRoute
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.backlog import RunRoute
+from llmbatch.runner.pending import RunRoute
 
 if TYPE_CHECKING:
     from llmbatch.peers.group import Delivery

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.errors import InputError, MalformedRowError, WriteError
-from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState
+from llmbatch.runner.backlog import SMALL_BYTES
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.pending import PendingRow, RowState
 
 __all__ = ["WaitingBodies"]
 

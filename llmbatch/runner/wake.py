@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.left_over import held_until
+from llmbatch.runner.pending import RunRoute
 from llmbatch.runner.routes import max_wait_without_progress
 
 __all__ = ["next_wake"]

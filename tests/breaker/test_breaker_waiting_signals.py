@@ -23,7 +23,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.0)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two seconds of signals
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_signal_at_the_end_of_a_wait_did_not_let_it_end() -> None:
     """It came once in some thousand waits of a test, and there it hung."""

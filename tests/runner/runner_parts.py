@@ -12,13 +12,14 @@ from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Result, Row
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.runner.attempt import Attempt
-from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
+from llmbatch.runner.backlog import Backlog
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.earlier import EarlierRuns
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine_fault import Machine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.pending import PendingRow, RunRoute
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
 from llmbatch.runner.schedule import Scheduler

@@ -9,7 +9,7 @@ import pytest
 from runner_parts import FAILED, Parts, numbers, open_circuit, pending
 
 from llmbatch.core.events import RetryPlanned, RowParked, RowsRequeued
-from llmbatch.runner.backlog import RowState
+from llmbatch.runner.pending import RowState
 
 
 def test_a_queue_is_first_in_first_out_but_for_those_that_go_first() -> None:

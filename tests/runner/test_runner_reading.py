@@ -11,8 +11,9 @@ from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import MissingKeyError, UsageError
 from llmbatch.core.events import Notice, Progress
 from llmbatch.core.rows import Row
-from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState
+from llmbatch.runner.backlog import SMALL_BYTES
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.pending import PendingRow, RowState
 from llmbatch.runner.reading import TURN, Reading
 
 

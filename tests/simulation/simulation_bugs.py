@@ -31,9 +31,10 @@ from llmbatch.route.evidence import Evidence, RowRecord
 from llmbatch.route.judging import Judging
 from llmbatch.route.refusing import Refusing
 from llmbatch.route.throttle import Throttle
-from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
+from llmbatch.runner.backlog import Backlog
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine_fault import Machine
+from llmbatch.runner.pending import PendingRow, RunRoute
 from llmbatch.runner.reading import Reading
 from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import Filesystem

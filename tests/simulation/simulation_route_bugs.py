@@ -13,9 +13,10 @@ from llmbatch.pace import retries
 from llmbatch.pace.retries import RetryBudget
 from llmbatch.providers.cache import CachingProvider
 from llmbatch.runner import routing
-from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
+from llmbatch.runner.backlog import Backlog
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
+from llmbatch.runner.pending import PendingRow, RunRoute
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
 

@@ -18,7 +18,7 @@ from simulation_provider import Phase, Provider, Weather
 from simulation_story import INPUT, NEWER, OUTPUT, Story, StoryLoop
 
 from llmbatch.core.events import Event
-from llmbatch.runner.backlog import PendingRow
+from llmbatch.runner.pending import PendingRow
 from llmbatch.runs.batch_runner import BatchRunner
 
 HERE = Path(__file__).parent
