@@ -87,9 +87,8 @@ class Scheduler:
             emit=emit,
             halt=halt,
         )
-        self.reading = Reading(self._run)
-        bodies = self.reading.bodies
-        self._settler = Settler(self._run, on_drop=bodies.drop, others=lambda: self.reading.may_have_others)
+        self.reading = reading = Reading(self._run)
+        self._settler = Settler(self._run, on_drop=reading.bodies.drop, others=lambda: reading.may_have_others)
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = HealthRequests(self._run, earlier.good_rows)
         self._budgets = Budgets(options, now(), emit=emit, requests_today=earlier.requests_today)
